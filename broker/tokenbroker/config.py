@@ -1,0 +1,143 @@
+"""The configuration as values. Text becomes these in `config_text.py`; nothing here reads a file.
+
+Units: durations are seconds; `None` means "without limit" for a duration and "not set" elsewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from tokenbroker.model import AgentType, SecretRef
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+HOUR = 3600.0
+
+Decision = Literal["allow", "ask", "deny"]
+
+
+@dataclass(frozen=True, slots=True)
+class VaultConfig:
+    """`[vault]`: where secrets are kept."""
+
+    backend: str = "op"
+    account: str | None = None
+    """1Password: sign-in address, account id or shorthand."""
+    op: str | None = None
+    """Absolute path of the `op` program; `None`: PATH, then the usual places."""
+    prompt_timeout: float = 70.0
+    """Seconds that one `op` call may take; 1Password itself gives up on an unanswered dialog after 60."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnlockConfig:
+    """`[unlock]`: how long an unlock lasts."""
+
+    max_age: float | None = 12 * HOUR
+    idle: float | None = None
+    on_sleep: Literal["keep", "lock"] = "keep"
+    on_vault_lock: Literal["keep", "lock"] = "lock"
+
+
+@dataclass(frozen=True, slots=True)
+class IssuerConfig:
+    """`[issuers.NAME]`: one OAuth authorization server."""
+
+    name: str
+    preset: str = "oidc"
+    url: str | None = None
+    """The issuer identifier, from which the token endpoint is discovered (RFC 8414)."""
+    token_endpoint: str | None = None
+    """The token endpoint, used verbatim; `None`: discovered."""
+    auth: str = "client_secret_post"
+    basic_encoding: Literal["rfc6749", "raw"] = "rfc6749"
+    organization: str | None = None
+    extra_params: Mapping[str, str] = field(default_factory=dict)
+    claims: Mapping[str, str] = field(default_factory=dict)
+    """Where this issuer puts `owner`, `agent_type`, …: our name → claim name."""
+    default_ttl: float = 300.0
+    """Lifetime assumed when the issuer gives none that can be used."""
+    max_ttl: float = 24 * HOUR
+    timeout: float = 10.0
+    ca_file: str | None = None
+    proxy: str | None = None
+    granted_scopes: Literal["exact", "subset", "ignore"] = "exact"
+    """What to do when fewer scopes were granted than asked: `exact` refuses, `subset` serves what there is."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientConfig:
+    """`[clients.NAME]`: an OAuth client; the only place where secret references stand."""
+
+    name: str
+    issuer: str
+    agent_type: AgentType
+    owner: str
+    client_id: str | SecretRef
+    """A literal or a reference."""
+    client_secret: SecretRef
+    auth: str | None = None
+    """Overrides the issuer's."""
+    basic_encoding: Literal["rfc6749", "raw"] | None = None
+
+    def refs(self) -> Iterator[SecretRef]:
+        """Yield the references that must be read before this client can authenticate."""
+        if isinstance(self.client_id, SecretRef):
+            yield self.client_id
+        yield self.client_secret
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileConfig:
+    """`[profiles.NAME]`: what a token is for, and which clients may mint it."""
+
+    name: str
+    clients: tuple[str, ...]
+    audience: str | None = None
+    resource: str | None = None
+    scopes: tuple[str, ...] = ()
+    """Sorted, without repeats."""
+    organization: str | None = None
+    extra_params: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PeerPattern:
+    """`peer = { … }` of a rule; what is absent matches anything."""
+
+    exe: str | None = None
+    """A glob over the whole path; `*` matches `/` too."""
+    agent_type: AgentType | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RuleConfig:
+    """`[[rules]]`: one line of policy."""
+
+    profile: str
+    """A name or a glob."""
+    decide: Decision
+    peer: PeerPattern = PeerPattern()
+    treat_as: AgentType | None = None
+    line: int | None = None
+    """Where it stands in the file, so that a denial can name it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole file, checked: every name that is used is defined."""
+
+    path: Path | None = None
+    vault: VaultConfig = VaultConfig()
+    unlock: UnlockConfig = UnlockConfig()
+    issuers: Mapping[str, IssuerConfig] = field(default_factory=dict)
+    clients: Mapping[str, ClientConfig] = field(default_factory=dict)
+    profiles: Mapping[str, ProfileConfig] = field(default_factory=dict)
+    rules: tuple[RuleConfig, ...] = ()
+
+    def refs(self) -> tuple[SecretRef, ...]:
+        """Return every secret reference in the file once, in order of appearance."""
+        return tuple(dict.fromkeys(ref for client in self.clients.values() for ref in client.refs()))

@@ -1,0 +1,243 @@
+"""One tree of errors: what happened, whether trying again can help, and the next command.
+
+Rules of this file:
+1. `code` is stable and goes on the wire; `message` and `hint` are for people: lower case, no final period.
+2. No message, hint or argument of an error ever holds a secret, a token, a request body or raw `op` output.
+3. Whoever raises knows the cause and names the next step; the edges only print.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import ClassVar
+
+
+class ErrorClass(StrEnum):
+    """What kind of help an error needs; the broker's back-off follows from it."""
+
+    RETRYABLE = "retryable"
+    CREDENTIAL_REJECTED = "credential_rejected"
+    NEEDS_PERSON = "needs_person"
+    CONFIGURATION = "configuration"
+
+
+class BrokerError(Exception):
+    """The base of everything that tokenbroker raises on purpose."""
+
+    code: ClassVar[str] = "failed"
+    """Stable name, on the wire and in scripts."""
+    oauth: ClassVar[str] = "invalid_request"
+    """The RFC 6749 §5.2 (or RFC 8707) `error` that an OAuth library understands."""
+    status: ClassVar[int] = 400
+    """HTTP status on the socket."""
+    error_class: ClassVar[ErrorClass] = ErrorClass.CONFIGURATION
+
+    def __init__(self, message: str, *, hint: str | None = None, retry_after: float | None = None) -> None:
+        """Say what happened, and the one next step as an exact command where there is one."""
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.retry_after = retry_after
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same request may succeed later with nothing changed by a person."""
+        return self.error_class is ErrorClass.RETRYABLE
+
+
+class ConfigError(BrokerError):
+    """The configuration file is wrong; names file, line, key, what was found and what was expected."""
+
+    code = "config"
+
+
+class UsageError(BrokerError):
+    """A request or command line that cannot be understood."""
+
+    code = "usage"
+
+
+class UnknownProfile(BrokerError):
+    """No profile has this name, or none has this audience or resource."""
+
+    code = "unknown_profile"
+    oauth = "invalid_target"
+
+
+class UnsupportedGrant(BrokerError):
+    """The socket speaks `client_credentials` alone (RFC 6749 §4.4)."""
+
+    code = "unsupported_grant_type"
+    oauth = "unsupported_grant_type"
+
+
+class ScopeExceedsProfile(BrokerError):
+    """A scope was asked for that the profile does not have."""
+
+    code = "scope_exceeds_profile"
+    oauth = "invalid_scope"
+
+
+class Denied(BrokerError):
+    """A rule, or the absence of one, or a person said no."""
+
+    code = "denied"
+    oauth = "access_denied"
+    status = 403
+
+
+class NoClient(Denied):
+    """No client of the profile is meant for this peer's `agent_type`."""
+
+    code = "no_client"
+
+
+class PeerGone(BrokerError):
+    """The peer that asked is not the process that would be answered."""
+
+    code = "peer_gone"
+    oauth = "access_denied"
+    status = 403
+
+
+class Revoked(Denied):
+    """The session or profile was revoked by a person and is served no more."""
+
+    code = "revoked"
+
+
+class MinTtlUnmet(BrokerError):
+    """No token with the asked minimum validity can be had."""
+
+    code = "min_ttl_unmet"
+    oauth = "invalid_request"
+    error_class = ErrorClass.CONFIGURATION
+
+
+class Busy(BrokerError):
+    """The answer did not come within the caller's budget; the work goes on for the next caller."""
+
+    code = "busy"
+    oauth = "temporarily_unavailable"
+    status = 503
+    error_class = ErrorClass.RETRYABLE
+
+
+class Stopping(Busy):
+    """The daemon is shutting down."""
+
+    code = "stopping"
+
+
+# --- vaults -----------------------------------------------------------------------------------------------------------
+
+
+class VaultError(BrokerError):
+    """Something about reading secrets."""
+
+    oauth = "access_denied"
+    status = 403
+    error_class = ErrorClass.NEEDS_PERSON
+
+
+class Locked(VaultError):
+    """The vault is locked and this caller may not, or nobody now can, open it."""
+
+    code = "locked"
+
+
+class PromptDismissed(Locked):
+    """The person refused the prompt."""
+
+    code = "prompt_dismissed"
+
+
+class PromptUnanswered(Locked):
+    """Nobody answered the prompt in time."""
+
+    code = "prompt_unanswered"
+
+
+class CoolingDown(Locked):
+    """The broker asks nobody for a while, after a refusal or two unanswered prompts."""
+
+    code = "cooling_down"
+
+
+class VaultUnavailable(VaultError):
+    """The vault program or its app cannot be reached: not installed, not running, offline, not answering."""
+
+    code = "vault_unavailable"
+    status = 503
+    oauth = "temporarily_unavailable"
+
+
+class VaultNotInstalled(VaultUnavailable):
+    """`op` is nowhere to be found."""
+
+    code = "vault_not_installed"
+
+
+class SecretNotFound(VaultError):
+    """The reference names an item, field or vault that is not there."""
+
+    code = "secret_not_found"
+    error_class = ErrorClass.CONFIGURATION
+
+
+class SecretAmbiguous(VaultError):
+    """The reference fits more than one item or field."""
+
+    code = "secret_ambiguous"
+    error_class = ErrorClass.CONFIGURATION
+
+
+# --- issuers ----------------------------------------------------------------------------------------------------------
+
+
+class IssuerError(BrokerError):
+    """Something about the token endpoint."""
+
+    oauth = "temporarily_unavailable"
+    status = 503
+
+
+class IssuerUnavailable(IssuerError):
+    """Network trouble, a 5xx, a 429, a truncated answer: later it may work. `retry_after` when the issuer said."""
+
+    code = "issuer_unavailable"
+    error_class = ErrorClass.RETRYABLE
+
+
+class CredentialRejected(IssuerError):
+    """The issuer refused the client's credentials, in whichever of the ways that issuers do."""
+
+    code = "credential_rejected"
+    oauth = "invalid_client"
+    status = 400
+    error_class = ErrorClass.CREDENTIAL_REJECTED
+
+
+class IssuerNeedsPerson(IssuerError):
+    """Only a person can mend it: an expired secret, a client that is gone, a certificate that is not trusted."""
+
+    code = "issuer_needs_person"
+    oauth = "unauthorized_client"
+    status = 400
+    error_class = ErrorClass.NEEDS_PERSON
+
+
+class IssuerMisconfigured(IssuerError):
+    """The request or the URL is wrong, and stays wrong until the configuration changes."""
+
+    code = "issuer_configuration"
+    oauth = "invalid_request"
+    status = 400
+    error_class = ErrorClass.CONFIGURATION
+
+
+class TokenMismatch(IssuerMisconfigured):
+    """The issuer answered with a token that is not what was asked for; refused, with both values named."""
+
+    code = "token_mismatch"
+    oauth = "invalid_scope"

@@ -1,0 +1,122 @@
+"""What the broker asks of the outside world, on one page.
+
+Each port's docstring is its contract: what it returns, which errors it raises, what cancellation does. One contract
+test suite per port runs against every adapter and against the fake (tests/contract/).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Collection, Mapping
+
+    from tokenbroker.errors import VaultError
+    from tokenbroker.model import Credentials, Instant, IssuerAnswer, Peer, Secret, SecretRef
+
+
+class Clock(Protocol):
+    """Time, so that tests may own it."""
+
+    def now(self) -> Instant:
+        """Return this moment on both clocks."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait at least `seconds`; the machine's own sleep may make it longer."""
+        ...
+
+
+class Vault(Protocol):
+    """A place where secrets are kept.
+
+    `read` is never called twice at once; `Unlock` sees to that.
+    """
+
+    @property
+    def name(self) -> str:
+        """The configuration's name of the backend: `op`, `keyring`, `dev`."""
+        ...
+
+    @property
+    def may_prompt(self) -> bool:
+        """Whether `read` can put a question on a person's screen. If so it is never called for an autonomous peer."""
+        ...
+
+    async def read(
+        self, refs: Collection[SecretRef], *, fresh: bool = False
+    ) -> Mapping[SecretRef, Secret | VaultError]:
+        """Read all of `refs`, in as few steps and prompts as the vault allows; `fresh` goes past any cache.
+
+        A reference that cannot be resolved has its error (`SecretNotFound`, `SecretAmbiguous`) as its value and
+        spoils no other. When nothing can be read at all it raises: `PromptDismissed`, `PromptUnanswered`,
+        `Locked`, `VaultUnavailable`, `VaultNotInstalled`. It is bounded in time without help from the caller.
+        Cancelling it ends what it started, children included.
+        """
+        ...
+
+    async def close(self) -> None:
+        """End helper processes and forget everything. May be called twice."""
+        ...
+
+
+class Issuer(Protocol):
+    """An OAuth 2.0 authorization server's token endpoint."""
+
+    async def issue(
+        self,
+        credentials: Credentials,
+        *,
+        scopes: tuple[str, ...],
+        audience: str | None,
+        resource: str | None,
+        extra: Mapping[str, str],
+    ) -> IssuerAnswer:
+        """Run the client credentials grant once (RFC 6749 §4.4); make exactly one token request.
+
+        Raises `IssuerUnavailable` (retryable, with `retry_after` when the server said so), `CredentialRejected`,
+        `IssuerNeedsPerson` or `IssuerMisconfigured`. Bounded in time and size without help from the caller.
+        Cancelling it closes the connection.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close connections. May be called twice."""
+        ...
+
+
+class PeerInspector(Protocol):
+    """What the kernel says of the process behind a connected Unix socket."""
+
+    def inspect(self, sock: socket.socket) -> Peer:
+        """Describe the peer now, without blocking on anything but the kernel. Raises `PeerGone` if it is no more."""
+        ...
+
+    def still_there(self, peer: Peer) -> bool:
+        """Tell whether the process described is still the one alive under that pid.
+
+        To be called after the facts are used and before a token is written: a pid can be reused between the two
+        (the argument is SPIRE's peertracker's).
+        """
+        ...
+
+    def alive(self, pid: int, start_time: float) -> bool:
+        """Tell whether the process `pid` that started at `start_time` still runs."""
+        ...
+
+
+class Approver(Protocol):
+    """A person who answers rules that say `ask`."""
+
+    async def ask(self, peer: Peer, profile: str, reason: str | None) -> bool:
+        """Put the question and return the answer; no answer in time is `False`."""
+        ...
+
+
+class AuditSink(Protocol):
+    """A record of every decision. In this release: the log; the hash-chained file comes behind the same port."""
+
+    def record(self, event: str, fields: Mapping[str, object]) -> None:
+        """Write one event. Never given a secret or a token; fingerprints only. Must not block."""
+        ...
