@@ -78,7 +78,10 @@ class ClientConfig:
     owner: str
     client_id: str | SecretRef
     """A literal or a reference."""
-    client_secret: SecretRef
+    client_secret: SecretRef | None = None
+    private_key: SecretRef | None = None
+    """PEM key for `private_key_jwt` (RFC 7523)."""
+    key_id: str | None = None
     auth: str | None = None
     """Overrides the issuer's."""
     basic_encoding: Literal["rfc6749", "raw"] | None = None
@@ -87,7 +90,10 @@ class ClientConfig:
         """Yield the references that must be read before this client can authenticate."""
         if isinstance(self.client_id, SecretRef):
             yield self.client_id
-        yield self.client_secret
+        if self.client_secret is not None:
+            yield self.client_secret
+        if self.private_key is not None:
+            yield self.private_key
 
 
 @dataclass(frozen=True, slots=True)

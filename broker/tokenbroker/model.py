@@ -174,7 +174,13 @@ class Credentials:
     """What the issuer adapter needs to authenticate as a client (RFC 6749 §2.3)."""
 
     client_id: str
+    auth: str = "client_secret_post"
+    """`client_secret_post`, `client_secret_basic` or `private_key_jwt` (names of OIDC Core §9)."""
     client_secret: Secret | None = None
+    private_key: Secret | None = None
+    """PEM."""
+    key_id: str | None = None
+    basic_encoding: str = "rfc6749"
 
 
 @dataclass(frozen=True, slots=True)
