@@ -63,7 +63,14 @@ class IssuerConfig:
     max_ttl: float = 24 * HOUR
     timeout: float = 10.0
     ca_file: str | None = None
+    """PEM file of the authorities to trust for this issuer, instead of the system's."""
     proxy: str | None = None
+    assertion_audience: str = "issuer"
+    """`aud` of a `private_key_jwt` assertion: `issuer`, `token_endpoint`, or the value itself."""
+    assertion_alg: Literal["RS256", "PS256", "ES256"] | None = None
+    """Signature of the assertion; `None`: ES256 for a P-256 key, RS256 for an RSA key."""
+    assertion_header: Literal["kid", "x5t", "x5t#S256"] = "kid"
+    """Under which header the assertion carries the client's `key_id`."""
     granted_scopes: Literal["exact", "subset", "ignore"] = "exact"
     """What to do when fewer scopes were granted than asked: `exact` refuses, `subset` serves what there is."""
 

@@ -123,6 +123,14 @@ class Busy(BrokerError):
     error_class = ErrorClass.RETRYABLE
 
 
+class Fault(BrokerError):
+    """A fault in the broker itself."""
+
+    code = "fault"
+    oauth = "server_error"
+    status = 500
+
+
 class Stopping(Busy):
     """The daemon is shutting down."""
 

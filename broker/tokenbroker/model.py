@@ -98,6 +98,29 @@ class Instant:
 
 
 @dataclass(frozen=True, slots=True)
+class Validity:
+    """From when, and for how long, something holds."""
+
+    issued: Instant
+    """When the request that brought it was started: an issuer's lifetime cannot begin before that."""
+    lifetime: float
+    """Seconds from `issued` to expiry."""
+
+    def remaining(self, now: Instant) -> float:
+        """Return the seconds of validity left, negative once expired.
+
+        Judged on both clocks, and the one that saw more time pass is believed: a wall clock set back cannot
+        revive a token, nor can a paused machine, on which the other clock stood still.
+        """
+        age = max(now.wall - self.issued.wall, now.elapsed - self.issued.elapsed)
+        return self.lifetime - age
+
+    def expires_at(self, now: Instant) -> float:
+        """Return the epoch second at which it expires, on the wall clock as it stands now."""
+        return now.wall + self.remaining(now)
+
+
+@dataclass(frozen=True, slots=True)
 class TokenKey:
     """What makes two requests want the same token. One cached token per key."""
 
@@ -114,10 +137,7 @@ class Token:
     """A short-lived access token (RFC 6749 §1.4) as the issuer gave it, with what the broker knows of it."""
 
     value: Secret
-    issued: Instant
-    """When the request that brought it was started: an issuer's lifetime cannot begin before that."""
-    lifetime: float
-    """Seconds from `issued` to expiry."""
+    validity: Validity
     scope: tuple[str, ...]
     """Granted scopes; what was asked for when the issuer did not say (RFC 6749 §5.1)."""
     token_type: str = "Bearer"  # noqa: S105  # the scheme's name
@@ -130,18 +150,14 @@ class Token:
         if not self.fingerprint:
             object.__setattr__(self, "fingerprint", self.value.fingerprint())
 
+    @property
+    def lifetime(self) -> float:
+        """Seconds from issue to expiry."""
+        return self.validity.lifetime
+
     def remaining(self, now: Instant) -> float:
-        """Return the seconds of validity left, negative once expired.
-
-        Judged on both clocks, and the one that saw more time pass is believed: a wall clock set back cannot
-        revive a token, nor can a paused machine, on which the other clock stood still.
-        """
-        age = max(now.wall - self.issued.wall, now.elapsed - self.issued.elapsed)
-        return self.lifetime - age
-
-    def expires_at(self, now: Instant) -> float:
-        """Return the epoch second at which it expires, on the wall clock as it stands now."""
-        return now.wall + self.remaining(now)
+        """Return the seconds of validity left, negative once expired."""
+        return self.validity.remaining(now)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,314 @@
+"""The Broker: one peer's request, from policy through the cache to a token or a reason.
+
+Rules of this file:
+1. Decide and record without an `await` between the two, so that no lock is needed.
+2. Before a token is returned the peer is checked again, and after that check nothing awaits.
+3. No sockets, no subprocesses, no clocks of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, Literal
+
+from tokenbroker import lifecycle, policy
+from tokenbroker.errors import BrokerError, Busy, Denied, Locked, MinTtlUnmet, PeerGone, Stopping, VaultError
+from tokenbroker.lifecycle import Action
+from tokenbroker.model import AgentType
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from tokenbroker.cache import Entry, TokenCache
+    from tokenbroker.config import Config
+    from tokenbroker.exchange import Exchange
+    from tokenbroker.model import Instant, Peer, Token, TokenKey
+    from tokenbroker.ports import Approver, AuditSink, Clock, PeerInspector
+    from tokenbroker.sessions import Session, Sessions
+    from tokenbroker.unlock import Unlock
+
+WAIT_BUDGET: Final = 20.0  # seconds a caller with nothing to serve waits for the issuer
+STALE_BUDGET: Final = 4.0  # seconds a caller waits for a renewal while a good token is at hand
+MAX_DECISIONS: Final = 10_000
+
+Source = Literal["cache", "fetch", "stale"]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRequest:
+    """What a peer asks for; already checked for form."""
+
+    profile: str | None = None
+    audience: str | None = None
+    resource: str | None = None
+    scopes: tuple[str, ...] | None = None
+    """`None`: all that the profile has."""
+    min_ttl: float = 0.0
+    """Seconds of validity that the caller insists on."""
+    reason: str | None = None
+    lowered: bool = False
+    """The peer asked to be treated as autonomous."""
+    may_prompt: bool = True
+    """Whether the caller agrees to cause a prompt; an autonomous peer never does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A token on its way to a peer. `token.value` is for the wire alone."""
+
+    token: Token
+    key: TokenKey
+    owner: str
+    agent_type: AgentType
+    source: Source
+    session: str
+    now: Instant
+
+
+@dataclass(frozen=True, slots=True)
+class _Caller:
+    """One request, resolved."""
+
+    peer: Peer
+    entry: Entry
+    allow: policy.Allow
+    session: Session
+    min_ttl: float
+    may_prompt: bool
+
+
+class Broker:
+    """Hands out tokens; fetches and renews them; forgets them."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        unlock: Unlock,
+        cache: TokenCache,
+        sessions: Sessions,
+        inspector: PeerInspector,
+        approver: Approver,
+        audit: AuditSink,
+        clock: Clock,
+    ) -> None:
+        """Put the parts together; `cache`, `unlock` and `sessions` may be looked at from outside."""
+        self.config = config
+        self.unlock = unlock
+        self.cache = cache
+        self.sessions = sessions
+        self._inspector = inspector
+        self._approver = approver
+        self._audit = audit
+        self._clock = clock
+        self._decisions: dict[tuple[object, ...], policy.Allow | policy.Ask] = {}
+        self._stopping = False
+
+    # --- asking
+
+    def request(self, wanted: TokenRequest, peer: Peer) -> Served | Awaitable[Served]:
+        """Answer a peer: at once when the cache can, else with something to await.
+
+        Raises, now or when awaited, whatever of `errors.py` describes why there is no token.
+        """
+        if self._stopping:
+            raise Stopping("the broker is shutting down", hint="run the command again", retry_after=1.0)
+        profile = policy.find_profile(
+            self.config, name=wanted.profile, audience=wanted.audience, resource=wanted.resource
+        )
+        decision = self._decide(profile.name, peer, lowered=wanted.lowered)
+        allow = decision.allow if isinstance(decision, policy.Ask) else decision
+        now = self._clock.now()
+        key = policy.key_for(profile, allow.client, wanted.scopes)
+        caller = _Caller(
+            peer=peer,
+            entry=self.cache.entry(key),
+            allow=allow,
+            session=self.sessions.of(peer, allow.agent_type, now),
+            min_ttl=wanted.min_ttl,
+            may_prompt=wanted.may_prompt and allow.agent_type is AgentType.INTERACTIVE,
+        )
+        if isinstance(decision, policy.Ask):
+            return self._after_approval(caller, wanted.reason)
+        return self._at_once(caller, now) or self._obtain(caller)
+
+    def rejected(self, profile: str, fingerprint: str, peer: Peer) -> bool:
+        """Drop the profile's token of this fingerprint because an API refused it; tell whether one was dropped.
+
+        Raises `UnknownProfile` and `Denied`: only who may have a token may say that it is bad.
+        """
+        self._decide(policy.find_profile(self.config, name=profile).name, peer, lowered=False)
+        now = self._clock.now()
+        for entry in self.cache:
+            if entry.key.profile == profile:
+                slot = lifecycle.rejected(entry.slot, fingerprint, now)
+                if slot is not entry.slot:
+                    entry.slot = slot
+                    self._audit.record("token rejected", {"profile": profile, "fingerprint": fingerprint})
+                    return True
+        return False
+
+    def decision(self, profile: str, peer: Peer) -> policy.Allow | policy.Ask:
+        """Say what the rules say of `peer` and `profile`. Raises `Denied`."""
+        return self._decide(profile, peer, lowered=False)
+
+    # --- forgetting
+
+    def lock(self, reason: str) -> tuple[int, int]:
+        """Forget every secret and token, and give up all flights. Returns how many tokens and secrets there were."""
+        told = Locked("the vault was locked meanwhile", hint="unlock it with `broker unlock`")
+        tokens = self.drop(lambda _: True, told)
+        secrets = self.unlock.lock()
+        self._audit.record("locked", {"reason": reason, "tokens": tokens, "secrets": secrets})
+        return tokens, secrets
+
+    def drop(self, which: Callable[[TokenKey], bool], told: BrokerError) -> int:
+        """Forget the tokens whose key fits; whoever waits for one is told `told`. Returns how many there were."""
+        keys = self.cache.drop(which, told)
+        for key in keys:
+            self.sessions.forget(key)
+        return len(keys)
+
+    def configure(self, config: Config, exchange: Exchange) -> None:
+        """Take over a new configuration; tokens whose profile, client or issuer changed are dropped."""
+        old, self.config, self.cache.exchange = self.config, config, exchange
+        self._decisions.clear()
+        told = Denied("the configuration changed meanwhile", hint="run the command again")
+        self.drop(lambda key: _definition(old, key) != _definition(config, key), told)
+        self.cache.forgive()
+
+    async def stop(self) -> None:
+        """Refuse new requests, give up flights, forget everything."""
+        self._stopping = True
+        self.drop(lambda _: True, Stopping("the broker is shutting down", hint="run the command again"))
+        await self.unlock.close()
+
+    # --- inside
+
+    def _decide(self, profile: str, peer: Peer, *, lowered: bool) -> policy.Allow | policy.Ask:
+        """Decide by policy; remembered, since rules look at nothing else than what stands in the key."""
+        memo = (profile, peer.exe, peer.agent_type, lowered)
+        decision = self._decisions.get(memo)
+        if decision is None:
+            try:
+                decision = policy.decide(self.config, self.config.profiles[profile], peer, lowered=lowered)
+            except Denied as denial:
+                self._audit.record("denied", {"profile": profile, "pid": peer.pid, "exe": peer.exe, "why": str(denial)})
+                raise
+            if len(self._decisions) >= MAX_DECISIONS:
+                self._decisions.clear()
+            self._decisions[memo] = decision
+        return decision
+
+    async def _after_approval(self, caller: _Caller, reason: str | None) -> Served:
+        if not await self._approver.ask(caller.peer, caller.entry.key.profile, reason):
+            raise Denied(
+                f"a rule asks a person before profile `{caller.entry.key.profile}` is given, and nobody said yes",
+                hint='answer with `broker approve`, or set decide = "allow" on the rule',
+            )
+        return self._at_once(caller, self._clock.now()) or await self._obtain(caller)
+
+    def _at_once(self, caller: _Caller, now: Instant) -> Served | None:
+        """Serve from the cache, or raise what is remembered; `None` when the caller must wait for a fetch."""
+        slot = caller.entry.slot
+        action = lifecycle.decide(slot, now, min_ttl=caller.min_ttl, may_prompt=caller.may_prompt)
+        if action is Action.SERVE_AND_RENEW:
+            self.cache.renew(caller.entry)
+        if action in {Action.SERVE, Action.SERVE_AND_RENEW}:
+            return self._serve(caller, now, "cache" if slot.failure is None else "stale")
+        if action in {Action.BACK_OFF, Action.UNMET}:
+            raise self._nothing(caller, now)
+        return None
+
+    async def _obtain(self, caller: _Caller) -> Served:
+        """Unlock if needed, fetch or join, and serve; fall back on a good token at hand."""
+        entry = caller.entry
+        has_fallback = lifecycle.usable(entry.slot, self._clock.now(), caller.min_ttl)
+        try:
+            # With a usable token at hand nobody is disturbed for a better one.
+            await self.unlock.secrets(
+                tuple(caller.allow.client.refs()), may_prompt=caller.may_prompt and not has_fallback
+            )
+        except VaultError:
+            if not lifecycle.usable(entry.slot, self._clock.now(), caller.min_ttl):
+                raise
+            return self._serve(caller, self._clock.now(), "stale")
+        if entry.dropped is not None:
+            raise _anew(entry.dropped)
+        entry = self.cache.keep(entry)  # it may have lapsed meanwhile
+        caller = replace(caller, entry=entry)
+        served = self._at_once(caller, self._clock.now())  # others may have fetched while this one waited
+        if served is not None:
+            return served
+        if entry.flight is None:
+            self.cache.start(
+                entry, attempts=1 if has_fallback else lifecycle.FLIGHT_ATTEMPTS, may_prompt=caller.may_prompt
+            )
+        await self.cache.wait(entry, STALE_BUDGET if has_fallback else WAIT_BUDGET)
+        return self._settle(caller)
+
+    def _settle(self, caller: _Caller) -> Served:
+        """Serve what the flight brought, else what is still good, else say why there is nothing."""
+        slot, now = caller.entry.slot, self._clock.now()
+        if caller.entry.dropped is not None:
+            raise _anew(caller.entry.dropped)
+        if lifecycle.usable(slot, now, caller.min_ttl):
+            return self._serve(caller, now, "fetch" if slot.failure is None and not slot.fetching else "stale")
+        raise self._nothing(caller, now)
+
+    def _serve(self, caller: _Caller, now: Instant, source: Source) -> Served:
+        entry = caller.entry
+        entry.slot = slot = lifecycle.served(entry.slot, now, caller.min_ttl)
+        token = slot.token
+        assert token is not None  # noqa: S101  # `served` refuses anything else
+        if not self._inspector.still_there(caller.peer):
+            raise PeerGone(f"the program that asked (pid {caller.peer.pid}) is no more, or is another one now")
+        self.sessions.served(caller.session, entry.key, token)
+        self._audit.record(
+            "token served",
+            {
+                "profile": entry.key.profile,
+                "fingerprint": token.fingerprint,
+                "source": source,
+                "pid": caller.peer.pid,
+                "session": caller.session.id,
+            },
+        )
+        return Served(
+            token=token,
+            key=entry.key,
+            owner=caller.allow.client.owner,
+            agent_type=caller.allow.agent_type,
+            source=source,
+            session=caller.session.id,
+            now=now,
+        )
+
+    def _nothing(self, caller: _Caller, now: Instant) -> BrokerError:
+        """Say why there is no token for this caller."""
+        slot, profile = caller.entry.slot, caller.entry.key.profile
+        if slot.token is not None and lifecycle.usable(slot, now):
+            why = f"; renewing it failed: {slot.failure.error.message}" if slot.failure else ""
+            return MinTtlUnmet(
+                f"profile `{profile}` has no token that is valid for {caller.min_ttl:.0f} s: its tokens live "
+                f"{slot.token.lifetime:.0f} s, {slot.token.remaining(now):.0f} s are left{why}",
+                hint="ask for less with `--min-ttl`, or let the issuer's tokens live longer",
+            )
+        if slot.failure is not None and not slot.fetching:
+            return _anew(slot.failure.error, retry_after=lifecycle.retry_after(slot, now))
+        return Busy(
+            f"the issuer of profile `{profile}` has not answered within {WAIT_BUDGET:.0f} s",
+            hint="run the command again; see `broker status`",
+            retry_after=1.0,
+        )
+
+
+def _anew(error: BrokerError, *, retry_after: float | None = None) -> BrokerError:
+    """Make a remembered error anew: one exception object must not be raised for many callers."""
+    return type(error)(error.message, hint=error.hint, retry_after=retry_after)
+
+
+def _definition(config: Config, key: TokenKey) -> object:
+    """Return all of the configuration that a cached token depends on."""
+    profile, client = config.profiles.get(key.profile), config.clients.get(key.client)
+    return (profile, client, config.issuers.get(client.issuer) if client else None)

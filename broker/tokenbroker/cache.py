@@ -1,0 +1,175 @@
+"""The cache: one place per token, and the flights that fill the places.
+
+Rules of this file:
+1. A flight (one fetch or renewal) is a task of its own, and there is one per place: callers wait for it or go away,
+   and it goes on.
+2. A flight settles its slot whatever its outcome, cancellation included.
+3. Only `lifecycle.py` says what becomes of a slot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from tokenbroker import lifecycle
+from tokenbroker.errors import BrokerError, Fault
+from tokenbroker.lifecycle import Slot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tokenbroker.exchange import Exchange
+    from tokenbroker.model import Instant, TokenKey
+    from tokenbroker.ports import AuditSink, Clock
+
+logger = logging.getLogger(__name__)
+
+TICK: Final = 15.0  # seconds at most between two looks at all tokens: after the machine slept nothing else wakes us
+SHORTEST_TICK: Final = 0.05
+FAILURE_SHOWN: Final = 600.0  # seconds for which a failure without a token stays in `broker status`
+
+
+@dataclass(slots=True)
+class Entry:
+    """One token's place, and the flight that is filling it."""
+
+    key: TokenKey
+    slot: Slot
+    flight: asyncio.Task[None] | None = None
+    dropped: BrokerError | None = None
+    """Why this place is no more; what callers that wait for its flight are told."""
+
+
+class TokenCache:
+    """All places, and the renewal of what is in them."""
+
+    def __init__(self, exchange: Exchange, *, audit: AuditSink, clock: Clock, random: Callable[[], float]) -> None:
+        """Start empty. `random` gives numbers in [0, 1)."""
+        self.exchange = exchange
+        self._audit = audit
+        self._clock = clock
+        self._random = random
+        self._entries: dict[TokenKey, Entry] = {}
+        self._news = asyncio.Event()
+
+    def entry(self, key: TokenKey) -> Entry:
+        """Return the place for `key`, making it if needed."""
+        entry = self._entries.get(key)
+        if entry is None:
+            entry = self._entries[key] = Entry(key, Slot())
+        return entry
+
+    def keep(self, entry: Entry) -> Entry:
+        """Return the place that now stands for the entry's key: itself, also if it lapsed while its caller waited."""
+        return self._entries.setdefault(entry.key, entry)
+
+    def __iter__(self) -> Iterator[Entry]:
+        """Yield the places; the caller changes none of them."""
+        yield from self._entries.values()
+
+    def __len__(self) -> int:
+        """Count the places."""
+        return len(self._entries)
+
+    def start(self, entry: Entry, *, attempts: int, may_prompt: bool) -> None:
+        """Begin a flight; `may_prompt` tells whether whoever caused it may also cause a prompt."""
+        entry.slot = lifecycle.started(entry.slot)
+        entry.flight = asyncio.create_task(
+            self._fly(entry, attempts=attempts, may_prompt=may_prompt), name=f"fetch {entry.key.profile}"
+        )
+
+    def renew(self, entry: Entry) -> None:
+        """Renew in the background, if that needs nobody."""
+        if self.exchange.needs_nobody(entry.key):
+            self.start(entry, attempts=1, may_prompt=False)
+
+    async def wait(self, entry: Entry, budget: float) -> None:
+        """Wait for the flight, at most `budget` seconds. It goes on without us."""
+        if entry.flight is None:
+            return
+        timer = asyncio.ensure_future(self._clock.sleep(budget))
+        try:
+            await asyncio.wait({entry.flight, timer}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            timer.cancel()
+
+    def drop(self, which: Callable[[TokenKey], bool], told: BrokerError) -> list[TokenKey]:
+        """Forget the tokens whose key fits; whoever waits for one is told `told`. Returns their keys."""
+        entries = [entry for entry in self._entries.values() if which(entry.key)]
+        for entry in entries:
+            del self._entries[entry.key]
+            entry.dropped = told
+            if entry.flight is not None:
+                entry.flight.cancel()
+        return [entry.key for entry in entries if entry.slot.token is not None]
+
+    def forgive(self) -> None:
+        """Clear every back-off, after a person did something that may have mended the cause."""
+        for entry in self._entries.values():
+            entry.slot = lifecycle.forgiven(entry.slot)
+
+    async def run(self) -> None:
+        """Renew tokens before anyone waits for them, until cancelled."""
+        while True:
+            self._news.clear()
+            delay = self.tick()
+            timer = asyncio.ensure_future(self._clock.sleep(delay))
+            news = asyncio.ensure_future(self._news.wait())
+            try:
+                await asyncio.wait({timer, news}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                timer.cancel()
+                news.cancel()
+
+    def tick(self) -> float:
+        """Start the renewals that are due, forget what lapsed; return the seconds until the next look."""
+        now = self._clock.now()
+        wait = TICK
+        for entry in list(self._entries.values()):
+            if lifecycle.renewal_due(entry.slot, now):
+                self.renew(entry)
+            elif _lapsed(entry.slot, now):
+                del self._entries[entry.key]
+                continue
+            due = lifecycle.seconds_to_renewal(entry.slot, now)
+            if due:
+                wait = min(wait, due)
+        return max(wait, SHORTEST_TICK)
+
+    async def _fly(self, entry: Entry, *, attempts: int, may_prompt: bool) -> None:
+        """One fetch from start to settled slot; raises nothing but cancellation."""
+        key = entry.key
+        may_reread = self.exchange.may_reread(may_prompt=may_prompt)
+        suspect = may_reread and lifecycle.wants_reread(entry.slot)
+        try:
+            token = await self.exchange.fetch(key, attempts=attempts, may_reread=may_reread, suspect=suspect)
+        except Exception as error:  # noqa: BLE001  # a fault of ours must not leave the slot in flight for ever
+            self._fetch_failed(entry, error, reread=may_reread)
+        except BaseException:
+            entry.slot = lifecycle.cancelled(entry.slot)
+            raise
+        else:
+            entry.slot = lifecycle.fetched(entry.slot, token, self._clock.now())
+            told = {"fingerprint": token.fingerprint, "lifetime_s": round(token.lifetime)}
+            self._audit.record("token fetched", {"profile": key.profile, "client": key.client, **told})
+        finally:
+            entry.flight = None
+            self._news.set()
+
+    def _fetch_failed(self, entry: Entry, error: Exception, *, reread: bool) -> None:
+        if not isinstance(error, BrokerError):
+            logger.error("Fetch ended by a fault", exc_info=error)
+            error = Fault("the broker has a fault; its log has the details", hint="see the log of the daemon")
+        entry.slot = lifecycle.failed(entry.slot, error, self._clock.now(), spread=self._random(), reread=reread)
+        told = {"profile": entry.key.profile, "client": entry.key.client, "code": error.code, "why": error.message}
+        self._audit.record("fetch failed", told)
+
+
+def _lapsed(slot: Slot, now: Instant) -> bool:
+    """Tell whether nothing in the slot is of use any more."""
+    if slot.fetching or lifecycle.usable(slot, now) or lifecycle.retry_after(slot, now) is not None:
+        return False
+    return slot.failure is None or now.elapsed - slot.failure.at.elapsed > FAILURE_SHOWN

@@ -1,0 +1,140 @@
+"""Mint one token: secrets → issuer → checks; again after passing trouble; once more with a rotated credential.
+
+Rules of this file:
+1. At most two token requests are made for one rejected credential, however many callers wait.
+2. The vault is read again only when a person may be asked, or when it never asks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from tokenbroker import claims, lifecycle
+from tokenbroker.errors import BrokerError, CredentialRejected, IssuerUnavailable, VaultError
+from tokenbroker.model import Credentials, Secret, SecretRef, Token, Validity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from tokenbroker.config import ClientConfig, Config
+    from tokenbroker.model import TokenKey
+    from tokenbroker.ports import AuditSink, Clock, Issuer
+    from tokenbroker.unlock import Unlock
+
+RETRY_WITHIN: Final = 10.0  # seconds after a fetch began in which it may try once more
+
+
+class Exchange:
+    """Token requests for one configuration."""
+
+    def __init__(
+        self,
+        config: Config,
+        issuers: Mapping[str, Issuer],
+        *,
+        unlock: Unlock,
+        audit: AuditSink,
+        clock: Clock,
+        random: Callable[[], float],
+    ) -> None:
+        """`issuers` has one adapter for each of the configuration's issuers; `random` gives numbers in [0, 1)."""
+        self._config = config
+        self._issuers = issuers
+        self._unlock = unlock
+        self._audit = audit
+        self._clock = clock
+        self._random = random
+
+    def needs_nobody(self, key: TokenKey) -> bool:
+        """Tell whether a fetch for `key` could not put a question on anybody's screen now."""
+        if not self._unlock.vault.may_prompt:
+            return True
+        try:
+            return self._unlock.peek(tuple(self._config.clients[key.client].refs())) is not None
+        except VaultError:
+            return False
+
+    def may_reread(self, *, may_prompt: bool) -> bool:
+        """Tell whether the vault may be read again on behalf of someone who may, or may not, cause a prompt."""
+        return may_prompt or not self._unlock.vault.may_prompt
+
+    async def fetch(self, key: TokenKey, *, attempts: int, may_reread: bool, suspect: bool = False) -> Token:
+        """Return a new token for `key`.
+
+        Makes up to `attempts` token requests while the trouble is passing. `may_reread` allows reading the vault again
+        for a refused credential; `suspect` says that it was refused before, so that is done first.
+        Raises what the issuer and vault ports raise, and `TokenMismatch`.
+        """
+        client = self._config.clients[key.client]
+        if suspect and not await self._credential_changed(client):
+            raise _unchanged(client)
+        began = self._clock.now().elapsed
+        for attempt in range(1, attempts + 1):
+            try:
+                return await self._once(key, client)
+            except IssuerUnavailable as error:
+                late = self._clock.now().elapsed - began > RETRY_WITHIN
+                if attempt == attempts or late or error.retry_after is not None:
+                    raise
+                await self._clock.sleep(lifecycle.attempt_delay(attempt, spread=self._random()))
+            except CredentialRejected:
+                if suspect or not may_reread or not await self._credential_changed(client):
+                    raise
+                break
+        return await self._once(key, client)  # with the rotated credential; a second refusal is final
+
+    async def _credential_changed(self, client: ClientConfig) -> bool:
+        """Read the client's secrets again past every cache; tell whether anything is new."""
+        refs = tuple(client.refs())
+        before = self._unlock.peek(refs)
+        try:
+            after = await self._unlock.reread(refs)
+        except BrokerError as error:
+            self._audit.record("credential not read again", {"client": client.name, "why": str(error)})
+            return False
+        self._audit.record("credential read again", {"client": client.name, "changed": before != after})
+        return before != after
+
+    async def _once(self, key: TokenKey, client: ClientConfig) -> Token:
+        """Make one token request and check what came."""
+        issuer = self._config.issuers[client.issuer]
+        profile = self._config.profiles[key.profile]
+        secrets = await self._unlock.secrets(tuple(client.refs()), may_prompt=False)
+        extra = {**issuer.extra_params, **profile.extra_params}
+        organization = profile.organization or issuer.organization
+        if organization is not None:
+            extra["organization"] = organization
+        issued = self._clock.now()
+        answer = await self._issuers[client.issuer].issue(
+            self._credentials(client, secrets),
+            scopes=key.scopes,
+            audience=key.audience,
+            resource=key.resource,
+            extra=extra,
+        )
+        return Token(
+            value=answer.access_token,
+            validity=Validity(issued, answer.lifetime),
+            scope=claims.check(answer, key, client, issuer),
+            token_type=answer.token_type,
+            jitter=self._random(),
+        )
+
+    def _credentials(self, client: ClientConfig, secrets: Mapping[SecretRef, Secret]) -> Credentials:
+        issuer = self._config.issuers[client.issuer]
+        client_id = client.client_id
+        return Credentials(
+            client_id=secrets[client_id].reveal() if isinstance(client_id, SecretRef) else client_id,
+            auth=client.auth or issuer.auth,
+            client_secret=secrets[client.client_secret] if client.client_secret else None,
+            private_key=secrets[client.private_key] if client.private_key else None,
+            key_id=client.key_id,
+            basic_encoding=client.basic_encoding or issuer.basic_encoding,
+        )
+
+
+def _unchanged(client: ClientConfig) -> CredentialRejected:
+    return CredentialRejected(
+        f"the issuer refused the credential of client `{client.name}`, and the vault still holds the same one",
+        hint=f"check {client.client_secret or client.private_key} in the vault, then `broker unlock`",
+    )

@@ -1,0 +1,299 @@
+"""The life of a cached token: decide what to do next; never do it.
+
+Rule 1: every state change of a cached token is made in this module.
+Rule 2: nothing here awaits, sleeps, logs, draws a random number or reads a clock; `now` and `spread` are arguments.
+Rule 3: an illegal transition raises `IllegalTransition` and changes nothing.
+
+The life, as seconds of validity left (`remaining`):
+
+    lifetime ─────────── advisory ──────────── mandatory ──────── 0
+       FRESH: serve  │  STALE: serve, renew  │ ENDING: renew,   │ EXPIRED: fetch,
+                     │  in the background    │ serve if that    │ never serve
+                     │                       │ fails            │
+
+A caller's explicit `min_ttl` raises the place of 0 for that caller alone. The same behaviour stands as data, for
+readers and for other brokers, in tests/scenarios/*.json.
+
+Where the numbers come from: the windows are those of the AWS SDKs' 2026 credential refresh design (advisory 5, 15 or
+60 minutes by lifetime, mandatory 60 s), with half-life for short tokens as SPIRE does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum, StrEnum
+from typing import TYPE_CHECKING, Final
+
+from tokenbroker.errors import BrokerError, CredentialRejected, ErrorClass, IssuerUnavailable, VaultError
+
+if TYPE_CHECKING:
+    from tokenbroker.model import Instant, Token
+
+MINUTE: Final = 60.0
+SHORT_LIFETIME: Final = 10 * MINUTE
+MEDIUM_LIFETIME: Final = 20 * MINUTE
+LONG_LIFETIME: Final = 90 * MINUTE
+ADVISORY_JITTER: Final = 0.2  # the share of the window over which renewals of equal tokens spread
+MANDATORY_WINDOW: Final = 60.0  # seconds, or 10 % of the lifetime if that is less
+MANDATORY_SHARE: Final = 0.1
+
+YOUNG: Final = 60.0  # seconds, or 10 % of the lifetime: within these no caller's `min_ttl` causes a fetch
+YOUNG_SHARE: Final = 0.1
+
+RETRY_BASE: Final = 1.0  # seconds before the second try when there is no token to serve meanwhile
+RETRY_CAP: Final = 30.0
+RETRY_WHILE_VALID: Final = 30.0  # seconds between tries while a good token lives, or a quarter of what is left
+RETRY_AFTER_CAP: Final = 3600.0  # seconds; an issuer that asks for more is asked again after this
+TERMINAL_BACK_OFF: Final = {  # seconds: first, longest. Long enough that a looping agent locks out no client
+    ErrorClass.CREDENTIAL_REJECTED: (60.0, 900.0),
+    ErrorClass.NEEDS_PERSON: (60.0, 900.0),
+    ErrorClass.CONFIGURATION: (10.0, 300.0),
+}
+
+FLIGHT_ATTEMPTS: Final = 3  # tries within one fetch while someone waits and nothing can be served
+FLIGHT_BASE: Final = 0.5  # seconds, doubled per try
+REJECTION_BURST: Final = 3  # fetches that rejections may cause …
+REJECTION_WINDOW: Final = 60.0  # … in so many seconds; more are a loop, and a loop must not burn a quota
+
+
+class IllegalTransition(Exception):
+    """A transition was asked for that the slot's state does not allow: a fault in the broker itself."""
+
+
+class TokenState(StrEnum):
+    """How a token stands at one moment."""
+
+    FRESH = "fresh"
+    """Serve it."""
+    STALE = "stale"
+    """Serve it, and renew it in the background."""
+    ENDING = "ending"
+    """Renew it first; serve it if that fails."""
+    EXPIRED = "expired"
+    """Never serve it."""
+
+
+class Action(Enum):
+    """What the broker is to do for one caller."""
+
+    SERVE = "serve"
+    SERVE_AND_RENEW = "serve and renew"
+    FETCH = "fetch"
+    """Start a fetch and wait for it; if it fails and the token at hand is good enough, serve that."""
+    JOIN = "join"
+    """Wait for the fetch in flight, likewise."""
+    BACK_OFF = "back off"
+    """Answer with the remembered failure; do not contact the issuer."""
+    UNMET = "unmet"
+    """A new token would not meet the caller's minimum either; do not contact the issuer for that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What went wrong last, and how often in a row."""
+
+    error: BrokerError
+    count: int
+    at: Instant
+    reread: bool
+    """Whether the vault was read again because of it; only ever false where a rejected credential needs that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """The place of one token in the cache."""
+
+    token: Token | None = None
+    fetching: bool = False
+    used: bool = False
+    """Whether the token was served since it came; an unused one is not renewed for nobody."""
+    failure: Failure | None = None
+    retry_at: float = float("-inf")
+    """On the elapsed clock: the issuer is not contacted before."""
+    rejections: tuple[float, ...] = ()
+    """Elapsed times of the rejections that dropped a token lately."""
+
+
+def advisory_window(lifetime: float) -> float:
+    """Return how many seconds before expiry the background renewal begins, before jitter."""
+    if lifetime < SHORT_LIFETIME:
+        return lifetime / 2
+    if lifetime <= MEDIUM_LIFETIME:
+        return 5 * MINUTE
+    return 15 * MINUTE if lifetime < LONG_LIFETIME else 60 * MINUTE
+
+
+def mandatory_window(lifetime: float) -> float:
+    """Return how many seconds before expiry a caller waits for the renewal."""
+    return min(MANDATORY_WINDOW, MANDATORY_SHARE * lifetime)
+
+
+def renewal_point(token: Token) -> float:
+    """Return the remaining seconds at which the token turns stale, its own jitter included."""
+    return advisory_window(token.lifetime) * (1 - ADVISORY_JITTER * token.jitter)
+
+
+def state(token: Token | None, now: Instant) -> TokenState:
+    """Judge `token` at `now`."""
+    if token is None:
+        return TokenState.EXPIRED
+    remaining = token.remaining(now)
+    if remaining <= 0:
+        return TokenState.EXPIRED
+    if remaining <= mandatory_window(token.lifetime):
+        return TokenState.ENDING
+    if remaining <= renewal_point(token):
+        return TokenState.STALE
+    return TokenState.FRESH
+
+
+def usable(slot: Slot, now: Instant, min_ttl: float = 0.0) -> bool:
+    """Tell whether the token may be served to a caller that insists on `min_ttl` seconds of validity."""
+    if slot.token is None:
+        return False
+    remaining = slot.token.remaining(now)
+    return remaining > 0 and remaining >= min_ttl
+
+
+def decide(slot: Slot, now: Instant, *, min_ttl: float = 0.0, may_prompt: bool = False) -> Action:
+    """Return what to do for a caller that insists on `min_ttl` seconds and may or may not cause a prompt."""
+    judged = state(slot.token, now)
+    if slot.token is not None and judged is not TokenState.EXPIRED and not usable(slot, now, min_ttl):
+        if min_ttl > slot.token.lifetime or _young(slot.token, now):
+            return Action.UNMET
+        judged = TokenState.EXPIRED  # for this caller
+    if judged is TokenState.FRESH:
+        return Action.SERVE
+    if judged is TokenState.STALE:
+        return Action.SERVE if slot.fetching or _backing_off(slot, now) else Action.SERVE_AND_RENEW
+    if slot.fetching:
+        return Action.JOIN
+    if _backing_off(slot, now) and not (may_prompt and wants_reread(slot)):
+        return Action.SERVE if judged is TokenState.ENDING else Action.BACK_OFF
+    return Action.FETCH
+
+
+def renewal_due(slot: Slot, now: Instant) -> bool:
+    """Tell whether the background should renew now: a used token that is no longer fresh and not yet expired."""
+    return (
+        slot.used
+        and not slot.fetching
+        and not _backing_off(slot, now)
+        and state(slot.token, now) in {TokenState.STALE, TokenState.ENDING}
+    )
+
+
+def seconds_to_renewal(slot: Slot, now: Instant) -> float | None:
+    """Return the seconds until `renewal_due` can turn true by time alone; `None` if it cannot."""
+    if slot.token is None or slot.fetching or not slot.used or slot.token.remaining(now) <= 0:
+        return None
+    return max(0.0, slot.token.remaining(now) - renewal_point(slot.token), slot.retry_at - now.elapsed)
+
+
+def retry_after(slot: Slot, now: Instant) -> float | None:
+    """Return the seconds until the issuer may be contacted again, for a caller that is turned away; else `None`."""
+    return slot.retry_at - now.elapsed if _backing_off(slot, now) else None
+
+
+def started(slot: Slot) -> Slot:
+    """Record that a fetch is in flight."""
+    if slot.fetching:
+        raise IllegalTransition("a fetch is already in flight")
+    return replace(slot, fetching=True)
+
+
+def fetched(slot: Slot, token: Token, now: Instant) -> Slot:
+    """Record a fetch's success.
+
+    One that expires no later than the token at hand is a failure: an issuer that repeats its token until shortly
+    before expiry would otherwise be asked without end.
+    """
+    _must_fetch(slot)
+    if slot.token is not None and 0 < slot.token.remaining(now) >= token.remaining(now):
+        repeated = IssuerUnavailable("the issuer answered with a token that expires no later than the present one")
+        return failed(slot, repeated, now, spread=token.jitter)
+    if token.remaining(now) <= 0:
+        dead = IssuerUnavailable("the issuer answered with a token that has already expired")
+        return failed(slot, dead, now, spread=token.jitter)
+    return Slot(token=token, rejections=slot.rejections)
+
+
+def failed(slot: Slot, error: BrokerError, now: Instant, *, spread: float, reread: bool = True) -> Slot:
+    """Record a fetch's failure; `spread` in [0, 1) places the next try within its interval."""
+    _must_fetch(slot)
+    count = slot.failure.count + 1 if slot.failure is not None else 1
+    failure = Failure(error=error, count=count, at=now, reread=reread)
+    delay = back_off(error, count, spread=spread, valid_for=slot.token.remaining(now) if slot.token else 0.0)
+    return replace(slot, fetching=False, failure=failure, retry_at=now.elapsed + delay)
+
+
+def cancelled(slot: Slot) -> Slot:
+    """Record that the fetch in flight was given up without an outcome."""
+    _must_fetch(slot)
+    return replace(slot, fetching=False)
+
+
+def served(slot: Slot, now: Instant, min_ttl: float = 0.0) -> Slot:
+    """Record that the token was handed to a peer."""
+    if not usable(slot, now, min_ttl):
+        raise IllegalTransition("an expired token is never served")
+    return slot if slot.used else replace(slot, used=True)
+
+
+def rejected(slot: Slot, fingerprint: str, now: Instant) -> Slot:
+    """Drop the token that an API refused, if it is still the one at hand; the back-off stays as it is.
+
+    Returns the same slot when there is nothing to drop: another token is there already, or rejections come so often
+    that they must be a loop.
+    """
+    if slot.token is None or slot.token.fingerprint != fingerprint:
+        return slot
+    recent = tuple(t for t in slot.rejections if now.elapsed - t < REJECTION_WINDOW)
+    if len(recent) >= REJECTION_BURST:
+        return slot
+    return replace(slot, token=None, used=False, rejections=(*recent, now.elapsed))
+
+
+def forgiven(slot: Slot) -> Slot:
+    """Clear the back-off, after a person did something that may have mended the cause."""
+    return replace(slot, failure=None, retry_at=float("-inf"))
+
+
+def back_off(error: BrokerError, count: int, *, spread: float, valid_for: float = 0.0) -> float:
+    """Return the seconds before the issuer may be contacted again after the `count`-th failure in a row."""
+    if isinstance(error, VaultError):
+        return 0.0  # the issuer was not contacted; `unlock.py` governs how often people are
+    if error.error_class is not ErrorClass.RETRYABLE:
+        first, longest = TERMINAL_BACK_OFF[error.error_class]
+        return min(longest, first * 2.0 ** min(count - 1, 10))
+    if valid_for > 0:
+        delay = min(RETRY_WHILE_VALID, max(RETRY_BASE, valid_for / 4))
+    else:
+        delay = min(RETRY_CAP, RETRY_BASE * 2.0 ** min(count - 1, 10))
+    delay *= 0.5 + 0.5 * spread
+    return max(delay, min(error.retry_after or 0.0, RETRY_AFTER_CAP))
+
+
+def attempt_delay(attempt: int, *, spread: float) -> float:
+    """Return the seconds between the `attempt`-th and the next try of one fetch that somebody waits for."""
+    return FLIGHT_BASE * 2.0 ** (attempt - 1) * (0.5 + 0.5 * spread)
+
+
+def wants_reread(slot: Slot) -> bool:
+    """Tell whether the vault has yet to be read again for a refused credential, as the background may not do."""
+    failure = slot.failure
+    return failure is not None and not failure.reread and isinstance(failure.error, CredentialRejected)
+
+
+def _backing_off(slot: Slot, now: Instant) -> bool:
+    return now.elapsed < slot.retry_at
+
+
+def _young(token: Token, now: Instant) -> bool:
+    """Tell whether a newer token would hardly live longer; else a high `min_ttl` in a loop would burn a quota."""
+    return token.lifetime - token.remaining(now) < min(YOUNG, YOUNG_SHARE * token.lifetime)
+
+
+def _must_fetch(slot: Slot) -> None:
+    if not slot.fetching:
+        raise IllegalTransition("no fetch is in flight")
