@@ -12,12 +12,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
 from tokenbroker import lifecycle, policy
-from tokenbroker.errors import BrokerError, Busy, Denied, Locked, MinTtlUnmet, PeerGone, Stopping, VaultError
+from tokenbroker.errors import BrokerError, Busy, Denied, Locked, MinTtlUnmet, PeerGone, Revoked, Stopping, VaultError
 from tokenbroker.lifecycle import Action
 from tokenbroker.model import AgentType
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from tokenbroker_client.wire import TokenRequest
 
     from tokenbroker.cache import Entry, TokenCache
     from tokenbroker.config import Config
@@ -32,24 +34,6 @@ STALE_BUDGET: Final = 4.0  # seconds a caller waits for a renewal while a good t
 MAX_DECISIONS: Final = 10_000
 
 Source = Literal["cache", "fetch", "stale"]
-
-
-@dataclass(frozen=True, slots=True)
-class TokenRequest:
-    """What a peer asks for; already checked for form."""
-
-    profile: str | None = None
-    audience: str | None = None
-    resource: str | None = None
-    scopes: tuple[str, ...] | None = None
-    """`None`: all that the profile has."""
-    min_ttl: float = 0.0
-    """Seconds of validity that the caller insists on."""
-    reason: str | None = None
-    lowered: bool = False
-    """The peer asked to be treated as autonomous."""
-    may_prompt: bool = True
-    """Whether the caller agrees to cause a prompt; an autonomous peer never does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,17 +100,17 @@ class Broker:
         profile = policy.find_profile(
             self.config, name=wanted.profile, audience=wanted.audience, resource=wanted.resource
         )
-        decision = self._decide(profile.name, peer, lowered=wanted.lowered)
+        decision = self._decide(profile.name, peer, lowered=wanted.agent_type == "autonomous")
         allow = decision.allow if isinstance(decision, policy.Ask) else decision
         now = self._clock.now()
-        key = policy.key_for(profile, allow.client, wanted.scopes)
+        key = policy.key_for(profile, allow.client, wanted.scopes or None)
         caller = _Caller(
             peer=peer,
             entry=self.cache.entry(key),
             allow=allow,
             session=self.sessions.of(peer, allow.agent_type, now),
-            min_ttl=wanted.min_ttl,
-            may_prompt=wanted.may_prompt and allow.agent_type is AgentType.INTERACTIVE,
+            min_ttl=wanted.min_ttl or 0.0,
+            may_prompt=wanted.interaction != "never" and allow.agent_type is AgentType.INTERACTIVE,
         )
         if isinstance(decision, policy.Ask):
             return self._after_approval(caller, wanted.reason)
@@ -152,6 +136,19 @@ class Broker:
         """Say what the rules say of `peer` and `profile`. Raises `Denied`."""
         return self._decide(profile, peer, lowered=False)
 
+    async def open(self) -> None:
+        """Unlock because a person says so now, and try at once again whatever was backing off.
+
+        Raises what `Unlock.unlock` raises.
+        """
+        self.cache.forgive()
+        try:
+            await self.unlock.unlock()
+        except BrokerError as error:
+            self._audit.record("unlock failed", {"code": error.code, "why": error.message})
+            raise
+        self._audit.record("unlocked", {"backend": self.unlock.vault.name, "secrets": self.unlock.report().secrets})
+
     # --- forgetting
 
     def lock(self, reason: str) -> tuple[int, int]:
@@ -176,6 +173,28 @@ class Broker:
         told = Denied("the configuration changed meanwhile", hint="run the command again")
         self.drop(lambda key: _definition(old, key) != _definition(config, key), told)
         self.cache.forgive()
+
+    def revoke_session(self, session_id: str) -> int | None:
+        """Serve the session no more. Returns how many live tokens it held; `None` if there is no such session."""
+        session = self.sessions.find(session_id)
+        if session is None:
+            return None
+        held = len(session.holdings)
+        self.sessions.revoke(session)
+        self._audit.record("session revoked", {"session": session.id, "pid": session.pid, "exe": session.exe})
+        return held
+
+    def revoke_profile(self, profile: str | None) -> int:
+        """Drop the tokens of one profile, or all; whoever asks again needs a new one. Returns how many there were.
+
+        Raises `UnknownProfile`.
+        """
+        if profile is not None:
+            policy.find_profile(self.config, name=profile)
+        told = Revoked("the token was revoked meanwhile", hint="run the command again")
+        count = self.drop(lambda key: profile is None or key.profile == profile, told)
+        self._audit.record("tokens revoked", {"profile": profile or "*", "tokens": count})
+        return count
 
     async def stop(self) -> None:
         """Refuse new requests, give up flights, forget everything."""

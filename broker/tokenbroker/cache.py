@@ -172,4 +172,6 @@ def _lapsed(slot: Slot, now: Instant) -> bool:
     """Tell whether nothing in the slot is of use any more."""
     if slot.fetching or lifecycle.usable(slot, now) or lifecycle.retry_after(slot, now) is not None:
         return False
+    if lifecycle.wants_reread(slot):
+        return False  # forgetting that a credential was refused would cost another refusal
     return slot.failure is None or now.elapsed - slot.failure.at.elapsed > FAILURE_SHOWN

@@ -137,6 +137,18 @@ class Stopping(Busy):
     code = "stopping"
 
 
+class SocketRefused(BrokerError):
+    """The place where the broker is to listen is not one that only its owner can use."""
+
+    code = "socket"
+
+
+class AlreadyListening(SocketRefused):
+    """Another broker listens there."""
+
+    code = "already_listening"
+
+
 # --- vaults -----------------------------------------------------------------------------------------------------------
 
 

@@ -165,7 +165,8 @@ def decide(slot: Slot, now: Instant, *, min_ttl: float = 0.0, may_prompt: bool =
     if judged is TokenState.FRESH:
         return Action.SERVE
     if judged is TokenState.STALE:
-        return Action.SERVE if slot.fetching or _backing_off(slot, now) else Action.SERVE_AND_RENEW
+        quiet = slot.fetching or _backing_off(slot, now) or wants_reread(slot)
+        return Action.SERVE if quiet else Action.SERVE_AND_RENEW
     if slot.fetching:
         return Action.JOIN
     if _backing_off(slot, now) and not (may_prompt and wants_reread(slot)):
@@ -174,18 +175,22 @@ def decide(slot: Slot, now: Instant, *, min_ttl: float = 0.0, may_prompt: bool =
 
 
 def renewal_due(slot: Slot, now: Instant) -> bool:
-    """Tell whether the background should renew now: a used token that is no longer fresh and not yet expired."""
+    """Tell whether the background should renew now: a used token that is no longer fresh and not yet expired.
+
+    Not with a credential that was refused and not read again since: each try could lock the client out.
+    """
     return (
         slot.used
         and not slot.fetching
         and not _backing_off(slot, now)
+        and not wants_reread(slot)
         and state(slot.token, now) in {TokenState.STALE, TokenState.ENDING}
     )
 
 
 def seconds_to_renewal(slot: Slot, now: Instant) -> float | None:
     """Return the seconds until `renewal_due` can turn true by time alone; `None` if it cannot."""
-    if slot.token is None or slot.fetching or not slot.used or slot.token.remaining(now) <= 0:
+    if slot.token is None or slot.fetching or not slot.used or wants_reread(slot) or slot.token.remaining(now) <= 0:
         return None
     return max(0.0, slot.token.remaining(now) - renewal_point(slot.token), slot.retry_at - now.elapsed)
 

@@ -90,13 +90,14 @@ class Sessions:
             holding = session.holdings[key] = Holding(key, token.scope, token.fingerprint, token.validity)
         holding.served += 1
 
-    def revoke(self, session_id: str) -> Session | None:
-        """Serve the session no more; `None` if there is none of this id."""
-        session = next((s for s in self._by_root.values() if s.id == session_id), None)
-        if session is not None:
-            session.revoked = True
-            session.holdings.clear()
-        return session
+    def find(self, session_id: str) -> Session | None:
+        """Return the session of this id."""
+        return next((s for s in self._by_root.values() if s.id == session_id), None)
+
+    def revoke(self, session: Session) -> None:
+        """Serve the session no more."""
+        session.revoked = True
+        session.holdings.clear()
 
     def forget(self, key: TokenKey) -> None:
         """Remove a dropped token from every session."""

@@ -1,0 +1,131 @@
+"""The socket that the person at the machine uses: looking, locking, revoking. A sandbox is given the other one alone.
+
+Rules of this file:
+1. GET looks and changes nothing; POST acts. Neither ever returns a secret or a token.
+2. Only `POST /v1/unlock` may cause a prompt.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from tokenbroker.api import views
+from tokenbroker.api.messages import Response, Stream
+from tokenbroker.api.public import json_object, json_response, not_found
+from tokenbroker.errors import Denied, UsageError
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Awaitable, Callable
+
+    from tokenbroker.api.messages import Request
+    from tokenbroker.broker import Broker
+    from tokenbroker.events import Events
+    from tokenbroker.model import Peer
+    from tokenbroker.ports import Clock, PeerInspector
+
+Answer = Response | Stream
+
+METRICS_TYPE: Final = "text/plain; version=0.0.4"  # Prometheus exposition format
+
+
+class AdminApi:
+    """Handler of the admin socket."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        inspector: PeerInspector,
+        events: Events,
+        clock: Clock,
+        *,
+        uid: int,
+        about: Callable[[], dict[str, Any]],
+        reload: Callable[[], None],
+    ) -> None:
+        """Serve `broker` to processes of `uid`. `about` describes the daemon; `reload` raises `ConfigError`."""
+        self._broker = broker
+        self._inspector = inspector
+        self._events = events
+        self._clock = clock
+        self._uid = uid
+        self._about = about
+        self._reload = reload
+        self.routes: dict[str, tuple[str, Callable[[Request], Response | Awaitable[Answer]]]] = {
+            "/v1/status": ("GET", self._status),
+            "/v1/sessions": ("GET", self._sessions),
+            "/v1/events": ("GET", self._watch),
+            "/v1/unlock": ("POST", self._unlock),
+            "/v1/lock": ("POST", self._lock),
+            "/v1/revoke": ("POST", self._revoke),
+            "/v1/reload": ("POST", self._reloaded),
+            "/metrics": ("GET", self._metrics),
+            "/healthz": ("GET", lambda _: Response(200, b'{"status":"ok"}')),
+        }
+
+    def connected(self, sock: socket.socket) -> Peer:
+        """Describe the peer of a new connection. Raises `Denied` for another user's process, and `PeerGone`."""
+        peer = self._inspector.inspect(sock)
+        if peer.uid != self._uid:
+            raise Denied("the broker serves the processes of its own user alone")
+        return peer
+
+    def __call__(self, request: Request) -> Response | Awaitable[Answer]:
+        """Answer one request; raises what the broker raises."""
+        method, handler = self.routes.get(request.path, (None, None))
+        if handler is None or method != request.method:
+            return not_found(request, method)
+        return handler(request)
+
+    def _status(self, _request: Request) -> Response:
+        return json_response({**self._about(), **views.status(self._broker, self._clock.now())})
+
+    def _sessions(self, _request: Request) -> Response:
+        now = self._clock.now()
+        return json_response({"sessions": [views.session(s, now) for s in self._broker.sessions.list(now)]})
+
+    async def _watch(self, _request: Request) -> Stream:
+        return Stream("text/event-stream", self._events.watch())
+
+    async def _unlock(self, _request: Request) -> Response:
+        await self._broker.open()
+        return json_response(views.vault(self._broker, self._clock.now()))
+
+    def _lock(self, _request: Request) -> Response:
+        tokens, secrets = self._broker.lock("asked by a person")
+        return json_response({"forgot": {"tokens": tokens, "secrets": secrets}})
+
+    def _revoke(self, request: Request) -> Response:
+        body = json_object(request)
+        session, profile, everything = body.get("session"), body.get("profile"), body.get("all")
+        if isinstance(session, str) and profile is None and everything is None:
+            held = self._broker.revoke_session(session)
+            if held is None:
+                raise UsageError(f"there is no session {session[:20]!a}", hint="list them with `broker sessions`")
+            return json_response({"revoked": {"session": session, "tokens": held}})
+        if (isinstance(profile, str) and session is None and everything is None) or (
+            everything is True and session is None and profile is None
+        ):
+            return json_response({"revoked": {"profile": profile, "tokens": self._broker.revoke_profile(profile)}})
+        raise UsageError("the request needs one of `session`, `profile` and `all`")
+
+    def _reloaded(self, _request: Request) -> Response:
+        self._reload()
+        return json_response({"profiles": len(self._broker.config.profiles)})
+
+    def _metrics(self, _request: Request) -> Response:
+        now = self._clock.now()
+        live = sum(1 for entry in self._broker.cache if entry.slot.token and entry.slot.token.remaining(now) > 0)
+        unlocked = int(views.vault(self._broker, now)["state"] == "unlocked")
+        lines = [
+            "# TYPE tokenbroker_tokens gauge",
+            f"tokenbroker_tokens {live}",
+            "# TYPE tokenbroker_sessions gauge",
+            f"tokenbroker_sessions {len(self._broker.sessions)}",
+            "# TYPE tokenbroker_unlocked gauge",
+            f"tokenbroker_unlocked {unlocked}",
+            "# TYPE tokenbroker_events_total counter",
+            *(f'tokenbroker_events_total{{event="{name}"}} {n}' for name, n in sorted(self._events.counts.items())),
+            "",
+        ]
+        return Response(200, "\n".join(lines).encode(), METRICS_TYPE)

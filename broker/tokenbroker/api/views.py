@@ -1,0 +1,153 @@
+"""The broker's state as JSON values. Pure, and the one place to look for what leaves the daemon besides tokens.
+
+Rules of this file:
+1. No secret, no token: fingerprints only. Times are epoch seconds.
+2. Looking never changes anything and never prompts.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tokenbroker import lifecycle, policy
+from tokenbroker.errors import Denied
+from tokenbroker_client.wire import ProfileInfo
+
+if TYPE_CHECKING:
+    from tokenbroker.broker import Broker
+    from tokenbroker.cache import Entry
+    from tokenbroker.errors import BrokerError
+    from tokenbroker.model import Instant, Peer
+    from tokenbroker.sessions import Session
+
+Json = dict[str, Any]
+
+
+def status(broker: Broker, now: Instant) -> Json:
+    """Return vault, issuers and tokens, for `broker status`."""
+    return {
+        "vault": vault(broker, now),
+        "issuers": [
+            {"name": i.name, "preset": i.preset, "url": i.url, "token_endpoint": i.token_endpoint}
+            for i in broker.config.issuers.values()
+        ],
+        "profiles": len(broker.config.profiles),
+        "sessions": len(broker.sessions),
+        "tokens": [token(broker, entry, now) for entry in broker.cache],
+    }
+
+
+def vault(broker: Broker, now: Instant) -> Json:
+    """Return the state of the unlock."""
+    report = broker.unlock.report()
+    max_age = broker.config.unlock.max_age
+    since = report.since
+    age = None if since is None else max(now.elapsed - since.elapsed, now.wall - since.wall)
+    return {
+        "state": str(report.state),
+        "backend": report.backend,
+        "unlocked_at": None if age is None else now.wall - age,
+        "ends_at": None if age is None or max_age is None else now.wall - age + max_age,
+        "secrets": report.secrets,
+        "references": len(broker.config.refs()),
+        "failures": {ref: error(problem) for ref, problem in report.failures.items()},
+        "last_error": error(report.last_error),
+        "retry_in": report.pause or None,
+    }
+
+
+def token(broker: Broker, entry: Entry, now: Instant) -> Json:
+    """Return one place of the cache."""
+    key, slot = entry.key, entry.slot
+    client = broker.config.clients.get(key.client)
+    held = slot.token
+    live = held is not None and held.remaining(now) > 0
+    return {
+        "profile": key.profile,
+        "client": key.client,
+        "agent_type": str(client.agent_type) if client else None,
+        "owner": client.owner if client else None,
+        "audience": key.audience if key.audience is not None else key.resource,
+        "scope": " ".join(held.scope if held else key.scopes),
+        "state": str(lifecycle.state(held, now)),
+        "expires_at": held.validity.expires_at(now) if held and live else None,
+        "fingerprint": held.fingerprint if held and live else None,
+        "source": _source(entry, live=live),
+        "fetching": slot.fetching,
+        "last_error": error(slot.failure.error) if slot.failure else None,
+        "retry_in": lifecycle.retry_after(slot, now),
+    }
+
+
+def session(found: Session, now: Instant) -> Json:
+    """Return one session and what it holds."""
+    return {
+        "id": found.id,
+        "pid": found.pid,
+        "exe": found.exe,
+        "agent_type": str(found.agent_type),
+        "started_at": found.started_at,
+        "last_seen": now.wall - max(0.0, now.elapsed - found.last_seen.elapsed),
+        "ended_at": found.ended_at,
+        "revoked": found.revoked,
+        "tokens": [
+            {
+                "profile": held.key.profile,
+                "audience": held.key.audience if held.key.audience is not None else held.key.resource,
+                "scope": " ".join(held.scope),
+                "expires_at": held.validity.expires_at(now),
+                "fingerprint": held.fingerprint,
+                "served": held.served,
+            }
+            for held in found.holdings.values()
+        ],
+    }
+
+
+def peer(who: Peer) -> Json:
+    """Return how the broker sees a peer, for `GET /v1/me`."""
+    return {
+        "uid": who.uid,
+        "gid": who.gid,
+        "pid": who.pid,
+        "exe": who.exe,
+        "tty": who.tty,
+        "agent_type": str(policy.agent_type_of(who)),
+        "evidence": who.evidence or "nothing to judge by, which counts as autonomous",
+        "session_root": {"pid": who.root_pid, "exe": who.root_exe},
+    }
+
+
+def profiles(broker: Broker, who: Peer) -> tuple[ProfileInfo, ...]:
+    """Return the profiles, and what the rules say of each for this peer."""
+    listed = []
+    for profile in broker.config.profiles.values():
+        try:
+            decision = "ask" if isinstance(broker.decision(profile.name, who), policy.Ask) else "allow"
+        except Denied:
+            decision = "deny"
+        listed.append(
+            ProfileInfo(
+                profile=profile.name,
+                audience=profile.audience,
+                resource=profile.resource,
+                scopes=profile.scopes,
+                agent_types=tuple(sorted({str(broker.config.clients[name].agent_type) for name in profile.clients})),
+                decision=decision,
+            )
+        )
+    return tuple(listed)
+
+
+def error(problem: BrokerError | None) -> Json | None:
+    """Return an error's code, message and hint."""
+    if problem is None:
+        return None
+    return {"code": problem.code, "message": problem.message, "hint": problem.hint}
+
+
+def _source(entry: Entry, *, live: bool) -> str | None:
+    """Say where a token served now would come from."""
+    if not live:
+        return None
+    return "cache" if entry.slot.failure is None else "stale"

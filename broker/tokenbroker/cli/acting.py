@@ -1,0 +1,51 @@
+"""The verbs that act: unlock, lock, revoke, reload."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tokenbroker.cli.admin import ask
+from tokenbroker.cli.text import count
+
+if TYPE_CHECKING:
+    import argparse
+
+    from tokenbroker.paths import Surroundings
+
+
+def unlock(arguments: argparse.Namespace, here: Surroundings) -> int:
+    """Open the vault; name every reference that could not be read."""
+    vault = ask(arguments, here, "POST", "/v1/unlock")
+    print(f"unlocked: {vault['backend']}, {count(vault['secrets'], 'secret')} in memory")
+    for ref, problem in vault["failures"].items():
+        print(f"  not read: {ref}: {problem['message']}")
+    return 1 if vault["failures"] else 0
+
+
+def lock(arguments: argparse.Namespace, here: Surroundings) -> int:
+    """Forget everything, and say what that was."""
+    forgot = ask(arguments, here, "POST", "/v1/lock")["forgot"]
+    print(f"locked: forgot {count(forgot['secrets'], 'secret')} and {count(forgot['tokens'], 'token')}")
+    return 0
+
+
+def revoke(arguments: argparse.Namespace, here: Surroundings) -> int:
+    """Serve something no more, and say what stays valid."""
+    if arguments.all:
+        which: dict[str, object] = {"all": True}
+    elif arguments.profile:
+        which = {"profile": arguments.profile}
+    else:
+        which = {"session": arguments.session}
+    revoked = ask(arguments, here, "POST", "/v1/revoke", which)["revoked"]
+    what = f"session {revoked['session']}" if "session" in revoked else f"profile {revoked['profile'] or 'all'}"
+    print(f"revoked: {what}, {count(revoked['tokens'], 'token')}")
+    if revoked["tokens"]:
+        print("what programs already hold stays valid at the API until it expires")
+    return 0
+
+
+def reload(arguments: argparse.Namespace, here: Surroundings) -> int:
+    """Read the configuration again."""
+    print(f"reloaded: {count(ask(arguments, here, 'POST', '/v1/reload')['profiles'], 'profile')}")
+    return 0

@@ -1,0 +1,105 @@
+"""The verbs that look: status and sessions. They never prompt and never show a token."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from tokenbroker.cli.admin import ask
+from tokenbroker.cli.text import count, span, table
+
+if TYPE_CHECKING:
+    import argparse
+
+    from tokenbroker.paths import Surroundings
+
+WATCH_INTERVAL: Final = 1.0  # seconds between two looks
+_CLEAR: Final = "\033[H\033[J"  # ECMA-48: cursor home, erase to the end
+
+
+def status(arguments: argparse.Namespace, here: Surroundings) -> int:
+    """Print the state of the daemon, the vault and the tokens."""
+    state = ask(arguments, here, "GET", "/v1/status")
+    print(json.dumps(state, indent=2) if arguments.json else status_text(state, time.time()))
+    return 0
+
+
+def sessions(arguments: argparse.Namespace, here: Surroundings) -> int:
+    """Print who is using what; with --watch until Ctrl-C."""
+    if not arguments.watch:
+        found = ask(arguments, here, "GET", "/v1/sessions")
+        print(json.dumps(found, indent=2) if arguments.json else sessions_text(found, time.time()))
+        return 0
+    while True:
+        found = ask(arguments, here, "GET", "/v1/sessions")
+        if arguments.json:
+            print(json.dumps(found), flush=True)
+        else:
+            width = shutil.get_terminal_size().columns
+            print(_CLEAR + sessions_text(found, time.time(), width=width), flush=True)
+        time.sleep(WATCH_INTERVAL)
+
+
+def status_text(state: dict[str, Any], now: float) -> str:
+    """Lay out `GET /v1/status` for a person."""
+    lines = [
+        f"broker   running for {span(now - state['started_at'])}, pid {state['pid']}, version {state['version']}",
+        f"config   {state['config'] or 'development parts, nothing real'}: {count(state['profiles'], 'profile')}",
+        f"vault    {_vault_line(state['vault'], now)}",
+    ]
+    if state.get("reload_error"):
+        lines.append(f"reload   refused: {state['reload_error']['message']}")
+    for ref, problem in state["vault"]["failures"].items():
+        lines.append(f"  not read  {ref}: {problem['message']}")
+    if not state["tokens"]:
+        return "\n".join([*lines, "tokens   none"])
+    rows = [
+        (t["profile"], t["client"], t["agent_type"] or "?", _left(t, now), t["source"] or "-", _trouble(t))
+        for t in state["tokens"]
+    ]
+    head = ("PROFILE", "CLIENT", "AGENT TYPE", "LEFT", "SOURCE", "LAST ERROR")
+    return "\n".join([*lines, "", table(head, rows)])
+
+
+def sessions_text(found: dict[str, Any], now: float, *, width: int | None = None) -> str:
+    """Lay out `GET /v1/sessions` for a person."""
+    if not found["sessions"]:
+        return "no program has asked for a token yet"
+    rows = []
+    for s in found["sessions"]:
+        state = "revoked" if s["revoked"] else "ended" if s["ended_at"] else "runs"
+        who = (s["id"], str(s["pid"] or "?"), s["agent_type"], state, span(now - s["started_at"]))
+        exe = s["exe"] or "unknown"
+        for t in s["tokens"] or [None]:
+            held = ("-", "-", "-") if t is None else (t["profile"], span(t["expires_at"] - now), str(t["served"]))
+            rows.append((*who, *held, exe))
+    head = ("SESSION", "PID", "AGENT TYPE", "STATE", "AGE", "PROFILE", "LEFT", "SERVED", "PROGRAM")
+    return table(head, rows, width=width)
+
+
+def _vault_line(vault: dict[str, Any], now: float) -> str:
+    text = f"{vault['backend']}: {vault['state'].replace('_', ' ')}"
+    if vault["unlocked_at"] is not None:
+        text += f" for {span(now - vault['unlocked_at'])}, {count(vault['secrets'], 'secret')} in memory"
+    if vault["ends_at"] is not None:
+        text += f", ends in {span(vault['ends_at'] - now)}"
+    if vault["retry_in"]:
+        text += f", nobody is asked for {span(vault['retry_in'])}: open it with `broker unlock`"
+    if vault["last_error"]:
+        text += f"; last: {vault['last_error']['message']}"
+    return text
+
+
+def _left(token: dict[str, Any], now: float) -> str:
+    return "none" if token["expires_at"] is None else span(token["expires_at"] - now)
+
+
+def _trouble(token: dict[str, Any]) -> str:
+    if token["fetching"]:
+        return "fetching"
+    if token["last_error"] is None:
+        return "-"
+    again = f" (again in {span(token['retry_in'])})" if token["retry_in"] else ""
+    return f"{token['last_error']['message']}{again}"
