@@ -38,11 +38,13 @@ class Surroundings:
 
     def socket(self, explicit: str | None = None) -> Path:
         """Return the path of the public socket."""
-        return Path(client_paths.socket_path(self._with(explicit), self.platform, self.uid, str(self.home)))
+        found = client_paths.socket_path(self._with(explicit), self.platform, self.uid, str(self.home))
+        return Path(found).absolute()
 
     def admin_socket(self, explicit: str | None = None) -> Path:
         """Return the path of the administrative socket; `explicit` is that of the public one."""
-        return Path(client_paths.admin_socket_path(self._with(explicit), self.platform, self.uid, str(self.home)))
+        found = client_paths.admin_socket_path(self._with(explicit), self.platform, self.uid, str(self.home))
+        return Path(found).absolute()
 
     def _with(self, explicit: str | None) -> Mapping[str, str]:
         return {**self.environ, "BROKER_SOCKET": explicit} if explicit else self.environ

@@ -86,9 +86,8 @@ class Unlock:
         self._unanswered = 0
         self._not_before = float("-inf")
 
-    def configure(self, vault: Vault, config: UnlockConfig) -> None:
+    def configure(self, config: UnlockConfig) -> None:
         """Take over a new configuration; what is already read stays."""
-        self._vault = vault
         self._config = config
 
     @property

@@ -1,0 +1,263 @@
+"""The daemon: the one place that builds adapters and puts the parts together, and the order of its life.
+
+Rules of this file:
+1. Signals and the admin socket both end here: a reload is one function, a stop is one event.
+2. A wrong configuration never costs the running one, nor a token.
+3. The slow imports (aiohttp) happen in a thread after the sockets answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from tokenbroker import __version__, config_text
+from tokenbroker.api.admin import AdminApi
+from tokenbroker.api.http import HttpServer
+from tokenbroker.api.public import PublicApi
+from tokenbroker.broker import Broker
+from tokenbroker.cache import TokenCache
+from tokenbroker.errors import ConfigError
+from tokenbroker.events import Events
+from tokenbroker.exchange import Exchange
+from tokenbroker.issuers.token_endpoint import TokenEndpoint, warm
+from tokenbroker.peers import inspector_for
+from tokenbroker.sessions import Sessions
+from tokenbroker.system import activation, sockets
+from tokenbroker.system.clock import SystemClock
+from tokenbroker.system.notify import Notifier, watchdog_interval
+from tokenbroker.unlock import Unlock
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from tokenbroker.config import Config
+    from tokenbroker.model import Instant, Peer, SecretRef
+    from tokenbroker.paths import Surroundings
+    from tokenbroker.ports import Issuer, Vault
+
+logger = logging.getLogger(__name__)
+
+DRAIN: Final = 5.0  # seconds that requests in flight have to finish when the daemon ends
+HOUSEKEEPING: Final = 30.0  # seconds between two rounds
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `broker serve` was told."""
+
+    config_path: Path | None
+    """`None`: development parts, given as `config` and `vault`."""
+    socket: str | None = None
+    config: Config | None = None
+    vault: Vault | None = None
+
+
+class NobodyToAsk:
+    """The `Approver` of this release: rules that say `ask` deny, until a person can be asked."""
+
+    async def ask(self, peer: Peer, profile: str, reason: str | None) -> bool:  # noqa: ARG002  # the port's signature
+        """Say no."""
+        return False
+
+
+class Daemon:
+    """All parts of one running broker."""
+
+    def __init__(self, options: Options, here: Surroundings) -> None:
+        """Read the configuration and build everything that needs no event loop. Raises `ConfigError`."""
+        self._options = options
+        self._here = here
+        self._environ = dict(here.environ)
+        config = options.config or config_text.load(_must(options.config_path))
+        self._vault = options.vault or build_vault(config, here)
+        self.clock = SystemClock()
+        self.events = Events(lambda: self.clock.now().wall)
+        self.inspector = inspector_for(here.platform)
+        self._issuers: dict[str, Issuer] = {}
+        self._started: Instant = self.clock.now()
+        self._reload_error: ConfigError | None = None
+        self._stop = asyncio.Event()
+        self.unlock = Unlock(self._vault, config.unlock, self.clock, refs=self._refs)
+        self.broker = Broker(
+            config,
+            unlock=self.unlock,
+            cache=TokenCache(
+                self._exchange(config), audit=self.events, clock=self.clock, random=random.SystemRandom().random
+            ),
+            sessions=Sessions(self.inspector),
+            inspector=self.inspector,
+            approver=NobodyToAsk(),
+            audit=self.events,
+            clock=self.clock,
+        )
+        self._public = PublicApi(self.broker, self.inspector, uid=here.uid)
+        self._admin = AdminApi(
+            self.broker,
+            self.inspector,
+            self.events,
+            self.clock,
+            uid=here.uid,
+            about=self._about,
+            reload=self.reload,
+        )
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT. Raises `SocketRefused` and `AlreadyListening`."""
+        notifier = Notifier.from_environ(self._environ)
+        beat = watchdog_interval(self._environ, pid=os.getpid())
+        public = HttpServer(self._public, on_connect=self._public.connected)
+        admin = HttpServer(self._admin, on_connect=self._admin.connected)
+        with contextlib.ExitStack() as cleanup:
+            listening = self._listen(cleanup)
+            await public.serve(listening["broker"])
+            await admin.serve(listening["admin"])
+            self._on_signals(notifier)
+            logger.info("Listening version=%s pid=%d", __version__, os.getpid())
+            notifier.ready("serving")
+            background = [
+                asyncio.create_task(self.broker.cache.run(), name="renewals"),
+                asyncio.create_task(self._housekeeping(notifier, beat), name="housekeeping"),
+                asyncio.create_task(asyncio.to_thread(warm), name="warm"),
+            ]
+            await self._stop.wait()
+            notifier.stopping()
+            logger.info("Stopping")
+            await asyncio.gather(public.drain(DRAIN), admin.drain(DRAIN))
+            await self.broker.stop()
+            await _end(background)
+            await _close(self._issuers.values())
+
+    def stop(self) -> None:
+        """End `run` in good order."""
+        self._stop.set()
+
+    def reload(self) -> None:
+        """Take over the configuration file as it is now. Raises `ConfigError`; then the old one stays."""
+        if self._options.config_path is None:
+            raise ConfigError(
+                "development parts have no configuration to read", hint="start `broker serve` without --dev"
+            )
+        try:
+            config = _with_vault(config_text.load(self._options.config_path), self.broker.config)
+        except ConfigError as error:
+            self._reload_error = error
+            self.events.record("reload refused", {"why": error.message})
+            raise
+        self._reload_error = None
+        before = list(self._issuers.values())
+        self.unlock.configure(config.unlock)
+        self.broker.configure(config, self._exchange(config))
+        self._retired = asyncio.ensure_future(_close(before))  # kept, or the loop may forget it half done
+        self.events.record("reloaded", {"profiles": len(config.profiles)})
+
+    def _refs(self) -> tuple[SecretRef, ...]:
+        return self.broker.config.refs()
+
+    def _exchange(self, config: Config) -> Exchange:
+        self._issuers = {
+            name: TokenEndpoint(issuer, clock=self.clock, env=self._environ) for name, issuer in config.issuers.items()
+        }
+        return Exchange(
+            config,
+            self._issuers,
+            unlock=self.unlock,
+            audit=self.events,
+            clock=self.clock,
+            random=random.SystemRandom().random,
+        )
+
+    def _listen(self, cleanup: contextlib.ExitStack) -> Mapping[str, socket.socket]:
+        """Take the sockets that systemd or launchd made, else make them."""
+        given = activation.activated_sockets(self._environ, pid=os.getpid(), platform=self._here.platform)
+        places = {
+            "broker": self._here.socket(self._options.socket),
+            "admin": self._here.admin_socket(self._options.socket),
+        }
+        for name, path in places.items():
+            if name not in given:
+                bound = sockets.listen(path, uid=self._here.uid, platform=self._here.platform)
+                cleanup.callback(bound.close)
+                given[name] = bound.sock
+        return given
+
+    def _on_signals(self, notifier: Notifier) -> None:
+        def hang_up() -> None:
+            notifier.reloading()
+            with contextlib.suppress(ConfigError):  # recorded, and shown by `broker status`
+                self.reload()
+            notifier.ready("serving" if self._reload_error is None else "serving; the new configuration was refused")
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        loop.add_signal_handler(signal.SIGHUP, hang_up)
+
+    async def _housekeeping(self, notifier: Notifier, beat: float | None) -> None:
+        """Feed the watchdog from the loop that serves, end unlocks that are too old, forget ended sessions."""
+        while True:
+            notifier.watchdog()
+            if self.unlock.expire():
+                self.events.record("unlock ended", {"reason": "age or idleness"})
+            self.broker.sessions.sweep(self.clock.now())
+            await self.clock.sleep(min(beat or HOUSEKEEPING, HOUSEKEEPING))
+
+    def _about(self) -> dict[str, Any]:
+        error = self._reload_error
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "started_at": self._started.wall,
+            "config": str(self._options.config_path) if self._options.config_path else None,
+            "reload_error": {"code": error.code, "message": error.message, "hint": error.hint} if error else None,
+        }
+
+
+def build_vault(config: Config, here: Surroundings) -> Vault:
+    """Return the adapter for `[vault] backend`."""
+    match config.vault.backend:
+        case "op":
+            from tokenbroker.vaults.op import OpVault  # noqa: PLC0415  # one backend is loaded, not all
+
+            return OpVault(config.vault, environ=here.environ, home=here.home)
+        case "keyring":
+            from tokenbroker.vaults.keyring import KeyringVault  # noqa: PLC0415  # as above
+
+            return KeyringVault()
+        case other:  # `dev` is built by `serve --dev` alone; the parser refuses everything else
+            raise ConfigError(f"vault backend `{other}` cannot be used here", hint="use `op` or `keyring`")
+
+
+def _must(path: Path | None) -> Path:
+    if path is None:
+        raise ConfigError("no configuration was given", hint="write one with `broker init`")
+    return path
+
+
+def _with_vault(config: Config, running: Config) -> Config:
+    """Return `config` if it keeps to the vault that is open. Raises `ConfigError`."""
+    if config.vault != running.vault:
+        raise ConfigError(
+            "section [vault] cannot change while the broker runs",
+            hint="restart it: `systemctl --user restart tokenbroker`, or end `broker serve` and start it again",
+        )
+    return config
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _close(issuers: Iterable[Issuer]) -> None:
+    for issuer in issuers:
+        await issuer.close()
