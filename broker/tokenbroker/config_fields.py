@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 NAME_RULE: Final = "a name of letters, digits, `.`, `_` and `-` that begins with a letter or digit"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_LONGEST_TEXT: Final = 4096  # characters; a glob of a whole file would keep `fnmatch` busy for half a minute
 _LONGEST_KEY: Final = 64  # characters of a key that a message shows
 # Issuers' secrets have 32 characters and more; the words that a person types in the wrong place have fewer.
 _SHOWN: Final = re.compile(r"[A-Za-z0-9._*?/+-]{1,20}")
@@ -90,9 +91,11 @@ def path_text(path: Path) -> str:
 
 
 def text(value: object) -> str:
-    """Parse a string with something in it, and no control characters."""
+    """Parse a string with something in it, not endless, without control characters."""
     if not isinstance(value, str) or not value.strip():
         raise expected("a non-empty string", kind(value))
+    if len(value) > _LONGEST_TEXT:
+        raise expected(f"at most {_LONGEST_TEXT} characters", "more")
     if not value.isprintable():
         raise expected("a string without control characters", "one with them")
     return value

@@ -191,10 +191,11 @@ def rule(value: object, profile_names: Collection[str], line: int) -> RuleConfig
     """Parse one of `[[rules]]`, which stands at `line`."""
 
     def pattern(glob: object) -> str:
-        if isinstance(glob, str) and any(fnmatchcase(name, glob) for name in profile_names):
-            return glob
-        hint = did_you_mean(glob, profile_names) or "define it as [profiles.NAME], or remove the rule"
-        raise expected("the name of a profile or a glob that matches one", shown(glob), hint=hint)
+        wanted = text(glob)
+        if any(fnmatchcase(name, wanted) for name in profile_names):
+            return wanted
+        hint = did_you_mean(wanted, profile_names) or "define it as [profiles.NAME], or remove the rule"
+        raise expected("the name of a profile or a glob that matches one", shown(wanted), hint=hint)
 
     known = {
         "profile": pattern,

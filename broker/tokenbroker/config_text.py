@@ -38,7 +38,7 @@ def load(path: Path, *, allow_dev: bool = False) -> Config:
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file", hint="write a first configuration with `broker init`") from None
     except (OSError, ValueError) as error:
-        reason = os.strerror(error.errno).lower() if isinstance(error, OSError) and error.errno else "not a usable path"
+        reason = os.strerror(error.errno).lower() if isinstance(error, OSError) and error.errno else str(error)
         raise ConfigError(f"{path}: cannot be read: {reason}", hint="check it with `broker doctor`") from None
     if len(data) > MAX_SIZE:
         raise _too_large(str(path))

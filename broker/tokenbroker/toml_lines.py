@@ -24,6 +24,7 @@ _STRING: Final = re.compile(
     r"""|'[^'\n]*+'""",
     re.DOTALL,
 )
+_MAX_DEPTH: Final = 8  # brackets; what is deeper is located at the outermost of these, since paths grow with depth
 _SCALAR: Final = re.compile(r"[^,\]}\n#]+")
 
 
@@ -114,6 +115,8 @@ class TomlLines:
             else:
                 frames[-1] = (parent, index + 1)
                 path = (*parent, index)
+            if len(frames) > _MAX_DEPTH:
+                return parent
             # What shares its parent's line is found through the parent, which keeps this table small.
             if self.line(parent) != here:
                 self._lines.setdefault(path, here)

@@ -1,0 +1,49 @@
+# Everything starts here: each target sets up what it needs in .venv first, once (scripts/setup).
+# Written for GNU make 3.81, which macOS has.
+
+.PHONY: help demo test lint types format bench build clean
+.DEFAULT_GOAL := help
+
+PYTHON := .venv/bin/python -I
+CODE := broker client tests bench
+PYTEST_ARGS ?=
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: ## the whole chain on embedded parts: no account, no network
+	@scripts/setup dev-issuer
+	@$(PYTHON) -m tokenbroker.dev.demo
+
+test: ## every test that this machine can run; PYTEST_ARGS="-k name" chooses
+	@scripts/setup test
+	@scripts/setup-node
+	@.venv/bin/pytest -q -n auto --maxprocesses 4 $(PYTEST_ARGS)
+
+lint: ## ruff: rules and format
+	@scripts/setup test,lint
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+
+types: ## mypy, strict
+	@scripts/setup test,lint
+	@.venv/bin/mypy $(CODE)
+
+format: ## let ruff rewrite the code
+	@scripts/setup test,lint
+	@.venv/bin/ruff check --fix .
+	@.venv/bin/ruff format .
+
+bench: ## measure; see bench/
+	@scripts/setup test
+	@for file in bench/*.py; do .venv/bin/python "$$file" || exit; done
+
+build: ## wheels and source archives of both distributions, in dist/
+	@scripts/setup build
+	@rm -rf dist
+	@$(PYTHON) -m hatchling build -d dist
+	@cd client && ../$(PYTHON) -m hatchling build -d ../dist
+
+clean: ## remove everything that make made
+	@rm -rf .venv .cache .setup-lock .setup-log dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,194 @@
+"""Where the token endpoint is: authorization server metadata (RFC 8414), looked up once a day.
+
+The document decides where a client secret is sent, so it is believed little: it must name the configured issuer
+exactly (RFC 8414 §3.3: "MUST be identical"; not even a final slash may differ, because the name is also the audience
+of assertions), and its token endpoint must be on the issuer's own scheme, host and port. An endpoint elsewhere is
+a person's decision, made by writing `token_endpoint` in the configuration.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from tokenbroker.errors import IssuerError, IssuerMisconfigured, IssuerUnavailable
+from tokenbroker.issuers.addresses import same_origin, secure
+from tokenbroker.issuers.exchange import Attempt, scrub, strict_object
+from tokenbroker.issuers.problems import refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from urllib.parse import SplitResult
+
+    from tokenbroker.config import IssuerConfig
+    from tokenbroker.issuers.exchange import Reply
+    from tokenbroker.ports import Clock
+
+FOUND_FOR: Final = 24 * 3600.0  # seconds that a document is used
+FAILED_FOR: Final = 5.0  # seconds that a failure is repeated without asking again
+
+_OK: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A token endpoint and the issuer identifier that it belongs to."""
+
+    url: str
+    issuer: str
+
+
+def configured(key: str, url: str, config: IssuerConfig) -> SplitResult:
+    """Return a configured address split, after checking that a secret may be sent there (checked again at the edge).
+
+    Raises `IssuerMisconfigured`.
+    """
+    parts = secure(url)
+    if parts is None:
+        raise IssuerMisconfigured(
+            f"issuer `{config.name}`: {key} is not a plain https address (http: this machine alone)",
+            hint=f"correct {key} in [issuers.{config.name}]",
+        )
+    return parts
+
+
+def candidates(url: str) -> tuple[str, ...]:
+    """Return where an issuer's metadata may be, in order: RFC 8414 §3.1, §5 and OpenID Connect Discovery §4."""
+    parts = urlsplit(url)
+    origin, path = f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/")
+    return tuple(
+        dict.fromkeys(
+            (
+                f"{origin}/.well-known/oauth-authorization-server{path}",
+                f"{origin}/.well-known/openid-configuration{path}",
+                f"{origin}{path}/.well-known/openid-configuration",
+            )
+        )
+    )
+
+
+def read(reply: Reply, url: str, attempt: Attempt) -> Endpoint:
+    """Return the token endpoint that a metadata document of the issuer `url` names. Raises `IssuerError`."""
+    if reply.status != _OK:
+        raise refusal(reply, attempt)
+    if reply.oversize or reply.headers.get("content-encoding", "identity").lower() != "identity":
+        raise _unusable(attempt, "sent metadata that is compressed or over 64 KiB")
+    try:
+        document = strict_object(reply.body)
+    except (ValueError, TypeError):
+        raise _unusable(attempt, "sent metadata that is no clear JSON object") from None
+    issuer, endpoint = document.get("issuer"), document.get("token_endpoint")
+    if not isinstance(issuer, str) or not isinstance(endpoint, str):
+        raise _unusable(attempt, "sent metadata without issuer or token_endpoint")
+    if issuer != url:
+        raise _other_issuer(issuer, url, attempt)
+    parts = secure(endpoint)
+    if parts is None:
+        raise _unusable(attempt, "names a token endpoint that is not a plain https address")
+    if not same_origin(parts, urlsplit(url)):
+        raise IssuerMisconfigured(
+            f"{attempt.subject} names a token endpoint on another host: {scrub(endpoint, ())}",
+            hint=f"if that is right, write it as token_endpoint in [issuers.{attempt.issuer}]",
+        )
+    return Endpoint(url=endpoint, issuer=issuer)
+
+
+class Discovery:
+    """Finds and remembers one issuer's token endpoint. Any number of callers cause one look-up."""
+
+    def __init__(self, config: IssuerConfig, *, clock: Clock, get: Callable[[str, Attempt], Awaitable[Reply]]) -> None:
+        """Look up with `get(url, attempt)`, which raises `IssuerError` for anything but an HTTP answer."""
+        self._config = config
+        self._clock = clock
+        self._get = get
+        self._known: Endpoint | IssuerError | None = None
+        self._until = 0.0
+        self._search: asyncio.Task[None] | None = None
+
+    async def endpoint(self) -> Endpoint:
+        """Return the configured token endpoint, or the discovered one. Raises `IssuerError`.
+
+        A caller that is cancelled cancels nobody else's search.
+        """
+        config = self._config
+        if config.token_endpoint is not None:
+            configured("token_endpoint", config.token_endpoint, config)
+            return Endpoint(url=config.token_endpoint, issuer=config.url or config.token_endpoint)
+        if self._known is None or self._clock.now().elapsed >= self._until:
+            if self._search is None:
+                self._search = asyncio.create_task(self._look_up(), name=f"discovery of {config.name}")
+            await asyncio.wait([self._search])  # unlike awaiting it, this does not cancel it
+        if isinstance(self._known, Endpoint):
+            return self._known
+        raise _again(self._known)
+
+    async def close(self) -> None:
+        """Stop a search that is under way. May be called twice."""
+        if self._search is not None:
+            search = self._search
+            search.cancel()
+            await asyncio.wait([search])
+
+    async def _look_up(self) -> None:
+        """Settle what is known. Issuer errors become knowledge, so that an abandoned search leaves no trace."""
+        try:
+            async with asyncio.timeout(self._config.timeout):
+                self._known = await self._ask_all()
+        except IssuerError as error:
+            self._known = _again(error)  # without its traceback
+        except TimeoutError:
+            self._known = IssuerUnavailable(f"issuer `{self._config.name}` did not answer discovery in time")
+        finally:
+            lasts = FOUND_FOR if isinstance(self._known, Endpoint) else FAILED_FOR
+            self._until = self._clock.now().elapsed + lasts
+            self._search = None
+
+    async def _ask_all(self) -> Endpoint:
+        """Ask each candidate; a document that is refused does not end the search, a network that fails does."""
+        config = self._config
+        if config.url is None:
+            raise IssuerMisconfigured(
+                f"issuer `{config.name}` has neither url nor token_endpoint",
+                hint=f"set url in [issuers.{config.name}]",
+            )
+        host = configured("url", config.url, config).netloc
+        later: IssuerError | None = None
+        refused: IssuerError | None = None
+        for address in candidates(config.url):
+            attempt = Attempt(issuer=config.name, host=host, started=self._clock.now())
+            reply = await self._get(address, attempt)
+            try:
+                return read(reply, config.url, attempt)
+            except IssuerUnavailable as error:
+                later = error
+            except IssuerError as error:
+                refused = error if reply.status == _OK else refused
+        nowhere = IssuerMisconfigured(
+            f"issuer `{config.name}` has no metadata under its url (RFC 8414)",
+            hint=f"correct url in [issuers.{config.name}], or set token_endpoint there",
+        )
+        raise later or refused or nowhere
+
+
+def _again(known: IssuerError | None) -> IssuerError:
+    """Return a fresh copy of an error, so that callers who share it do not grow one traceback."""
+    if known is None:
+        return IssuerUnavailable("discovery was stopped")
+    return type(known)(known.message, hint=known.hint, retry_after=known.retry_after)
+
+
+def _other_issuer(found: str, url: str, attempt: Attempt) -> IssuerError:
+    slash_apart = found.rstrip("/") == url.rstrip("/")
+    hint = f'write url = "{found}"' if slash_apart else "correct url, or set token_endpoint,"
+    return IssuerMisconfigured(
+        f"{attempt.subject} calls itself {scrub(found, ())}, configured is {url}",
+        hint=f"{hint} in [issuers.{attempt.issuer}]",
+    )
+
+
+def _unusable(attempt: Attempt, what: str) -> IssuerError:
+    return IssuerMisconfigured(
+        f"{attempt.subject} {what}", hint=f"correct url in [issuers.{attempt.issuer}], or set token_endpoint there"
+    )

@@ -1,0 +1,1 @@
+"""Adapters behind `ports.Vault`, one file per place where secrets are kept."""

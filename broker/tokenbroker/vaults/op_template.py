@@ -1,0 +1,71 @@
+"""The text given to `op inject`, and the values taken back out of what it prints.
+
+PURE. Rules of this file:
+1. Values are framed by marks that hold a nonce drawn per call, so that no secret can pretend to be a frame: any text
+   parses back, whatever it contains.
+2. What does not parse is refused whole. A value is never guessed.
+
+Known of `op inject`: it appends one newline to the whole, and it removes control characters other than newline and tab
+from values (contract 1.6), so a secret that holds any cannot be read by it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tokenbroker.model import SecretRef
+
+
+class GarbledOutput(ValueError):
+    """`op` printed something that is not the filled template. Never holds any of it."""
+
+
+def _mark(nonce: str, index: int) -> str:
+    return f"<{nonce}:{index}>"
+
+
+def _slot(ref: SecretRef) -> str:
+    return "{{ " + ref.uri + " }}"
+
+
+def build_template(refs: Sequence[SecretRef], nonce: str) -> bytes:
+    """Return a template that asks for every one of `refs`; `nonce` is unguessable and new for each call."""
+    framed = "".join(_mark(nonce, index) + _slot(ref) for index, ref in enumerate(refs))
+    return (framed + _mark(nonce, len(refs))).encode()
+
+
+def parse_filled(output: bytes, refs: Sequence[SecretRef], nonce: str) -> dict[SecretRef, str | None]:
+    """Take the values out of a filled template.
+
+    A value is `None` when nothing usable stands there: it is empty, is not UTF-8, or is the slot itself, unfilled.
+    Raises `GarbledOutput` when a mark is missing, repeated or out of order, or when there is text outside the marks.
+    """
+    rest = output
+    values: dict[SecretRef, str | None] = {}
+    for index, ref in enumerate(refs):
+        rest = _after(rest, _mark(nonce, index))
+        end = rest.find(_mark(nonce, index + 1).encode())
+        if end < 0:
+            raise GarbledOutput("a mark is missing")
+        values[ref] = _usable(rest[:end], ref)
+        rest = rest[end:]
+    if _after(rest, _mark(nonce, len(refs))) not in {b"", b"\n", b"\r\n"}:
+        raise GarbledOutput("there is text after the last mark")
+    return values
+
+
+def _after(text: bytes, mark: str) -> bytes:
+    if not text.startswith(mark.encode()):
+        raise GarbledOutput("a mark is not where it belongs")
+    return text[len(mark) :]
+
+
+def _usable(value: bytes, ref: SecretRef) -> str | None:
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        return None
+    return None if text in {"", _slot(ref)} else text

@@ -1,0 +1,422 @@
+"""The Broker on fakes: races, cancellations, faults and refusals."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from tests.fakes_clock import settle
+from tests.fakes_peers import interactive_peer
+from tests.service.world import SECRET, World, configuration
+from tokenbroker.broker import STALE_BUDGET, WAIT_BUDGET
+from tokenbroker.config import UnlockConfig
+from tokenbroker.errors import (
+    Busy,
+    CoolingDown,
+    CredentialRejected,
+    Denied,
+    Fault,
+    IssuerUnavailable,
+    Locked,
+    NoClient,
+    PeerGone,
+    PromptDismissed,
+    Revoked,
+    SecretNotFound,
+    Stopping,
+    UnknownProfile,
+)
+from tokenbroker.model import IssuerAnswer, Secret
+
+
+async def test_many_callers_on_a_cold_cache_cause_one_prompt_and_one_exchange() -> None:
+    """Peers that ask while a fetch is in flight wait for it instead of starting another."""
+    async with World() as world:
+        world.vault.gate.clear()
+        world.issuer.gate.clear()
+        callers = [world.start() for _ in range(200)]
+        await settle()
+        world.vault.gate.set()
+        await settle()
+        world.issuer.gate.set()
+        served = await asyncio.gather(*callers)
+        assert len({s.token.fingerprint for s in served}) == 1
+        assert {"fetch"} == {s.source for s in served}
+        assert len(world.issuer.calls) == 1
+        assert len(world.vault.reads) == 1
+
+
+async def test_one_unlock_reads_every_reference_of_the_configuration() -> None:
+    async with World() as world:
+        await world.ask()
+        assert [({str(r) for r in world.config.refs()}, False)] == world.vault.reads
+        await world.ask(peer=world.cron)
+        assert len(world.vault.reads) == 1, "the other client's secret was read at the same time"
+
+
+async def test_nothing_is_read_before_it_is_needed() -> None:
+    async with World() as world:
+        await world.clock.advance(100_000)
+        assert world.vault.reads == []
+        assert world.issuer.calls == []
+
+
+@pytest.mark.parametrize("held_at", ["vault", "issuer"])
+async def test_a_caller_that_goes_away_cancels_nobody_else(held_at: str) -> None:
+    """The first caller, who caused prompt and fetch, vanishes; the second gets its token from the same ones."""
+    async with World() as world:
+        gate = world.vault.gate if held_at == "vault" else world.issuer.gate
+        gate.clear()
+        first, second = world.start(), world.start()
+        await settle()
+        first.cancel()
+        await settle()
+        assert first.cancelled()
+        gate.set()
+        assert (await second).token.value.reveal() == "token-1"
+        assert len(world.vault.reads) == 1
+        assert len(world.issuer.calls) == 1
+
+
+async def test_when_every_caller_goes_away_the_fetch_is_kept_for_the_next() -> None:
+    async with World() as world:
+        world.issuer.gate.clear()
+        callers = [world.start() for _ in range(3)]
+        await settle()
+        for caller in callers:
+            caller.cancel()
+        await settle()
+        world.issuer.gate.set()
+        await settle()
+        assert (await world.ask()).source == "cache"
+        assert len(world.issuer.calls) == 1
+
+
+async def test_a_warm_caller_never_waits_for_the_renewal() -> None:
+    async with World() as world:
+        await world.ask()
+        await world.clock.advance(2699)
+        world.issuer.gate.clear()
+        await world.clock.advance(2)
+        served = world.broker.request(_request(), world.me)
+        assert not asyncio.iscoroutine(served), "it was answered at once"
+        assert len(world.issuer.calls) == 2
+        world.issuer.gate.set()
+        await settle()
+        assert (await world.ask()).token.value.reveal() == "token-2"
+
+
+async def test_a_hanging_issuer_costs_a_caller_with_a_good_token_only_the_short_budget() -> None:
+    """Cached token unusable because upstream hangs longer than the client's deadline: not here."""
+    async with World() as world:
+        await world.ask()
+        world.issuer.gate.clear()
+        world.clock.sleep_machine(3550)
+        asking = world.start()
+        await world.clock.advance(STALE_BUDGET - 0.1)
+        assert not asking.done()
+        await world.clock.advance(0.2)
+        assert (await asking).source == "stale"
+
+
+async def test_a_hanging_issuer_costs_a_cold_caller_the_budget_and_not_more() -> None:
+    async with World() as world:
+        world.issuer.gate.clear()
+        asking = world.start()
+        await world.clock.advance(WAIT_BUDGET + 0.1)
+        with pytest.raises(Busy) as caught:
+            await asking
+        assert caught.value.retryable
+        world.issuer.gate.set()
+        await settle()
+        assert (await world.ask()).source == "cache", "the fetch went on for the next caller"
+
+
+async def test_passing_trouble_is_waited_out_while_somebody_waits() -> None:
+    """A helper that fails once can poison its host for the day, so a cold fetch is tried three times."""
+    async with World() as world:
+        world.issuer.script = [IssuerUnavailable("reset"), IssuerUnavailable("reset")]
+        assert (await world.ask_and_wait()).token.value.reveal() == "token-3"
+
+
+async def test_a_failure_is_remembered_and_not_repeated_at_the_issuer() -> None:
+    async with World() as world:
+        world.issuer.script = [IssuerUnavailable("down")] * 3
+        with pytest.raises(IssuerUnavailable):
+            await world.ask_and_wait()
+        for _ in range(50):
+            with pytest.raises(IssuerUnavailable) as caught:
+                await world.ask()
+            assert caught.value.retry_after is not None
+        assert len(world.issuer.calls) == 3
+
+
+async def test_the_same_error_object_is_not_raised_for_two_callers() -> None:
+    async with World() as world:
+        world.issuer.script = [CredentialRejected("no")]
+        errors = []
+        for _ in range(2):
+            with pytest.raises(CredentialRejected) as caught:
+                await world.ask()
+            errors.append(caught.value)
+        assert errors[0] is not errors[1]
+
+
+async def test_a_locked_vault_is_told_at_once_to_whom_may_not_prompt() -> None:
+    """Exit 5 without a moment's wait, also while somebody else is being asked."""
+    async with World() as world:
+        world.vault.gate.clear()
+        waiting = world.start()
+        await settle()
+        with pytest.raises(Locked):
+            await world.ask(peer=world.cron)
+        with pytest.raises(Locked):
+            await world.ask(interaction="never")
+        world.vault.gate.set()
+        await waiting
+
+
+async def test_a_vault_that_never_prompts_is_opened_by_anybody() -> None:
+    async with World(may_prompt=False) as world:
+        assert (await world.ask(peer=world.cron)).agent_type == "autonomous"
+
+
+async def test_one_bad_reference_spoils_no_other_client() -> None:
+    async with World() as world:
+        world.vault.values["op://Agents/mine-cron/credential"] = SecretNotFound("op://…: no such item")
+        await world.ask()
+        with pytest.raises(SecretNotFound):
+            await world.ask(peer=world.cron)
+        with pytest.raises(SecretNotFound):
+            await world.ask(peer=world.cron)
+        assert len(world.vault.reads) == 1, "a missing item is not looked up again for every caller"
+        world.vault.values["op://Agents/mine-cron/credential"] = SECRET
+        await world.broker.open()
+        assert (await world.ask(peer=world.cron)).token.value.reveal() == "token-2"
+        assert world.vault.reads[-1] == ({"op://Agents/mine-cron/credential"}, True), "only what was missing"
+
+
+async def test_locking_forgets_everything_and_tells_who_waits() -> None:
+    async with World() as world:
+        await world.ask()
+        world.issuer.gate.clear()
+        waiting = world.start(peer=world.cron)
+        await settle()
+        assert world.broker.lock("test") == (1, 2)
+        with pytest.raises(Locked):
+            await waiting
+        assert world.issuer.cancelled == 1
+        assert list(world.cache) == []
+        assert not any(s.holdings for s in world.broker.sessions.list(world.clock.now()))
+        world.issuer.gate.set()
+        await world.ask()
+        assert len(world.vault.reads) == 2
+
+
+async def test_locking_during_a_prompt_ends_it_and_does_not_prompt_again() -> None:
+    async with World() as world:
+        world.vault.gate.clear()
+        callers = [world.start() for _ in range(5)]
+        await settle()
+        world.broker.lock("test")
+        for caller in callers:
+            with pytest.raises(Locked):
+                await caller
+        assert len(world.vault.reads) == 1
+        assert world.vault.running == 0
+
+
+async def test_a_dismissed_prompt_is_not_followed_by_another() -> None:
+    """200 callers share the refusal, and nobody is asked again until the cool-down ends or a person says so."""
+    async with World() as world:
+        world.vault.raises = PromptDismissed("the prompt was dismissed")
+        results = await asyncio.gather(*(world.start() for _ in range(200)), return_exceptions=True)
+        assert {PromptDismissed} == {type(result) for result in results}
+        with pytest.raises(CoolingDown):
+            await world.ask()
+        assert len(world.vault.reads) == 1
+
+
+async def test_a_good_token_is_served_without_a_prompt_after_the_unlock_ended() -> None:
+    async with World(configuration(unlock=UnlockConfig(max_age=2000))) as world:
+        await world.ask()
+        await world.clock.advance(3560)
+        served = await world.ask()
+        assert served.source == "stale"
+        assert len(world.vault.reads) == 1
+
+
+async def test_a_peer_that_is_gone_gets_no_token() -> None:
+    """The pid is checked again after the fetch, before the token is written: it may be another process by then."""
+    async with World() as world:
+        world.issuer.gate.clear()
+        waiting = world.start()
+        await settle()
+        world.inspector.end(world.me.pid)
+        world.issuer.gate.set()
+        with pytest.raises(PeerGone):
+            await waiting
+        assert world.audit.named("token served") == []
+
+
+async def test_a_rule_that_asks_denies_until_somebody_says_yes() -> None:
+    async with World(configuration(decide="ask")) as world:
+        with pytest.raises(Denied):
+            await world.ask()
+        assert world.vault.reads == [], "the vault is not opened for what is not allowed"
+        world.approver.answer = True
+        assert (await world.ask()).token.value.reveal() == "token-1"
+
+
+async def test_an_autonomous_peer_is_denied_a_profile_without_a_client_for_it() -> None:
+    async with World() as world:
+        with pytest.raises(NoClient):
+            await world.ask("billing", peer=world.cron)
+        assert world.vault.reads == []
+        assert len(world.audit.named("denied")) == 1
+
+
+async def test_a_revoked_session_is_served_no_more_and_others_are() -> None:
+    async with World() as world:
+        session = (await world.ask()).session
+        assert world.broker.revoke_session(session) == 1
+        with pytest.raises(Revoked):
+            await world.ask()
+        other = interactive_peer(pid=999)
+        world.inspector.start(other.pid, other.start_time)
+        assert (await world.ask(peer=other)).source == "cache"
+        assert world.broker.revoke_session("nosuch") is None
+
+
+async def test_a_revoked_profile_is_fetched_anew() -> None:
+    async with World() as world:
+        await world.ask()
+        await world.ask("billing")
+        assert world.broker.revoke_profile("search") == 1
+        assert (await world.ask()).source == "fetch"
+        assert (await world.ask("billing")).source == "cache"
+        assert world.broker.revoke_profile(None) == 2
+        with pytest.raises(UnknownProfile):
+            world.broker.revoke_profile("serach")
+
+
+async def test_a_rejection_of_a_denied_peer_drops_nothing() -> None:
+    async with World() as world:
+        served = await world.ask("billing")
+        with pytest.raises(Denied):
+            world.broker.rejected("billing", served.token.fingerprint, world.cron)
+        assert (await world.ask("billing")).source == "cache"
+
+
+async def test_less_scope_is_a_token_of_its_own() -> None:
+    async with World(configuration(scopes=("read", "write"))) as world:
+        assert ("read", "write") == (await world.ask()).token.scope
+        assert ("read",) == (await world.ask(scopes=("read",))).token.scope
+        assert [("read", "write"), ("read",)] == [call.scopes for call in world.issuer.calls]
+
+
+async def test_a_reload_keeps_what_did_not_change() -> None:
+    async with World() as world:
+        await world.ask()
+        await world.ask("billing")
+        profiles = {**world.config.profiles}
+        profiles["search"] = replace(profiles["search"], audience="https://other")
+        config = replace(world.config, profiles=profiles)
+        world.broker.configure(config, world.exchange(config))
+        assert (await world.ask("billing")).source == "cache"
+        assert (await world.ask()).source == "fetch"
+        assert world.issuer.calls[-1].audience == "https://other"
+        assert len(world.vault.reads) == 1
+
+
+async def test_a_reload_takes_away_what_it_no_longer_allows() -> None:
+    async with World() as world:
+        await world.ask()
+        config = replace(world.config, rules=())
+        world.broker.configure(config, world.exchange(config))
+        with pytest.raises(Denied):
+            await world.ask()
+
+
+async def test_a_new_reference_after_a_reload_is_read_alone() -> None:
+    async with World() as world:
+        await world.ask()
+        world.vault.values["op://Agents/new/credential"] = SECRET
+        clients = {**world.config.clients}
+        secret = replace(clients["mine"].client_secret, uri="op://Agents/new/credential")  # type: ignore[type-var]
+        clients["mine"] = replace(clients["mine"], client_secret=secret)
+        config = replace(world.config, clients=clients)
+        world.broker.configure(config, world.exchange(config))
+        await world.ask()
+        assert world.vault.reads[-1] == ({"op://Agents/new/credential"}, False)
+
+
+async def test_stopping_refuses_and_tells_who_waits() -> None:
+    async with World() as world:
+        world.issuer.gate.clear()
+        waiting = world.start()
+        await settle()
+        await world.broker.stop()
+        with pytest.raises(Stopping):
+            await waiting
+        with pytest.raises(Stopping):
+            await world.ask()
+        assert world.vault.closed >= 1
+
+
+async def test_a_fault_of_our_own_does_not_leave_the_slot_in_flight(caplog: pytest.LogCaptureFixture) -> None:
+    async with World() as world:
+        issue = world.issuer.issue
+
+        async def broken(*_: object, **__: object) -> IssuerAnswer:
+            raise KeyError("a bug")
+
+        world.issuer.issue = broken  # type: ignore[method-assign]  # the fault
+        with pytest.raises(Fault):
+            await world.ask()
+        assert "Fetch ended by a fault" in caplog.text
+        world.issuer.issue = issue  # type: ignore[method-assign]
+        await world.clock.advance(11)
+        assert (await world.ask()).source == "fetch"
+
+
+async def test_at_most_two_exchanges_for_one_rejected_credential() -> None:
+    """However many callers wait: one refusal, one re-read, one retry."""
+    async with World() as world:
+        world.issuer.accepts = Secret("rotated at the issuer, not in the vault")
+        results = await asyncio.gather(*(world.start() for _ in range(50)), return_exceptions=True)
+        assert {CredentialRejected} == {type(result) for result in results}
+        assert len(world.issuer.calls) == 1
+        assert [fresh for _, fresh in world.vault.reads] == [False, True]
+
+
+async def test_a_prompt_that_is_refused_during_the_re_read_locks_out_nobody() -> None:
+    async with World() as world:
+        await world.ask()
+        world.issuer.accepts = Secret("rotated")
+        world.clock.sleep_machine(3601)
+        world.vault.raises = PromptDismissed("the prompt was dismissed")
+        for _ in range(20):
+            with pytest.raises(CredentialRejected):
+                await world.ask()
+        assert len(world.issuer.calls) == 2
+        assert len(world.vault.reads) == 2
+
+
+async def test_no_secret_and_no_token_is_in_any_event_or_repr() -> None:
+    async with World() as world:
+        served = await world.ask()
+        world.issuer.script = [CredentialRejected("no")]
+        await world.clock.advance(3000)
+        world.broker.lock("test")
+        everything = repr(world.audit.events) + repr(served) + repr(list(world.cache)) + repr(world.issuer.calls)
+        assert SECRET not in everything
+        assert "token-1" not in everything
+
+
+def _request() -> object:
+    from tokenbroker_client.wire import TokenRequest  # noqa: PLC0415  # beside its only use
+
+    return TokenRequest(profile="search")

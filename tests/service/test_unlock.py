@@ -1,0 +1,193 @@
+"""One unlock for everyone: its beginning, its limits, its end."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.fakes_clock import FakeClock, settle
+from tests.fakes_vault import FakeVault
+from tokenbroker.config import UnlockConfig
+from tokenbroker.errors import (
+    BrokerError,
+    CoolingDown,
+    Locked,
+    PromptDismissed,
+    PromptUnanswered,
+    VaultUnavailable,
+)
+from tokenbroker.model import SecretRef
+from tokenbroker.unlock import COOL_DOWN, UNAVAILABLE_PAUSE, Unlock, VaultState
+
+A, B = SecretRef("op://V/a/f"), SecretRef("op://V/b/f")
+
+
+class Lock:
+    """An Unlock with its parts at hand."""
+
+    def __init__(self, **limits: float | None) -> None:
+        self.vault = FakeVault({str(A): "secret a", str(B): "secret b"})
+        self.clock = FakeClock()
+        self.refs = [A, B]
+        self.unlock = Unlock(self.vault, UnlockConfig(**limits), self.clock, refs=lambda: self.refs)  # type: ignore[arg-type]
+
+    async def get(self, *, may_prompt: bool = True) -> str:
+        return (await self.unlock.secrets([A], may_prompt=may_prompt))[A].reveal()
+
+
+async def test_the_vault_is_never_read_twice_at_once() -> None:
+    """Callers for one reference, callers for another, a person and a re-read: one after the other."""
+    lock = Lock()
+    lock.refs = []
+    await asyncio.gather(
+        *(lock.unlock.secrets([A], may_prompt=True) for _ in range(20)),
+        *(lock.unlock.secrets([B], may_prompt=True) for _ in range(20)),
+        lock.unlock.unlock(),
+    )
+    await asyncio.gather(lock.unlock.reread([A]), lock.unlock.reread([A]), lock.unlock.reread([B]))
+    assert lock.vault.most_running == 1
+    assert len(lock.vault.reads) <= 5
+
+
+@pytest.mark.parametrize(
+    ("refusals", "pause"),
+    [
+        pytest.param([PromptDismissed("x")], COOL_DOWN, id="a refusal"),
+        pytest.param([PromptUnanswered("x")], 0, id="one unanswered prompt"),
+        pytest.param([PromptUnanswered("x"), PromptUnanswered("x")], COOL_DOWN, id="two unanswered prompts"),
+        pytest.param([VaultUnavailable("x")], UNAVAILABLE_PAUSE, id="the app cannot be reached"),
+        pytest.param([VaultUnavailable("x", retry_after=120)], 120, id="the vault says when to come back"),
+    ],
+)
+async def test_after_trouble_nobody_is_asked_for(refusals: list[BrokerError], pause: float) -> None:
+    lock = Lock()
+    for error in refusals:
+        lock.vault.raises = error  # type: ignore[assignment]  # all are vault errors
+        with pytest.raises(type(error)):
+            await lock.get()
+    lock.vault.raises = None
+    reads = len(lock.vault.reads)
+    if pause:
+        await lock.clock.advance(pause - 0.1)
+        with pytest.raises((CoolingDown, VaultUnavailable)):
+            await lock.get()
+        assert reads == len(lock.vault.reads)
+        await lock.clock.advance(0.2)
+    assert await lock.get() == "secret a"
+
+
+async def test_two_unanswered_prompts_count_only_in_a_row() -> None:
+    lock = Lock()
+    lock.vault.raises = PromptUnanswered("x")
+    with pytest.raises(PromptUnanswered):
+        await lock.get()
+    lock.vault.raises = None
+    await lock.get()
+    lock.unlock.lock()
+    lock.vault.raises = PromptUnanswered("x")
+    with pytest.raises(PromptUnanswered):
+        await lock.get()
+    assert lock.unlock.report().pause == 0
+
+
+async def test_a_person_ends_the_cool_down() -> None:
+    lock = Lock()
+    lock.vault.raises = PromptDismissed("x")
+    with pytest.raises(PromptDismissed):
+        await lock.get()
+    assert lock.unlock.report().state is VaultState.COOLING_DOWN
+    lock.vault.raises = None
+    await lock.unlock.unlock()
+    assert await lock.get(may_prompt=False) == "secret a"
+
+
+async def test_unlocking_what_is_unlocked_reads_nothing() -> None:
+    lock = Lock()
+    await lock.unlock.unlock()
+    await lock.unlock.unlock()
+    assert len(lock.vault.reads) == 1
+
+
+@pytest.mark.parametrize("asleep", [False, True])
+async def test_the_unlock_ends_by_age_also_while_the_machine_sleeps(asleep: bool) -> None:  # noqa: FBT001
+    lock = Lock(max_age=3600.0)
+    await lock.get()
+    if asleep:
+        lock.clock.sleep_machine(3600)
+    else:
+        await lock.clock.advance(3600)
+    with pytest.raises(Locked):
+        await lock.get(may_prompt=False)
+    assert lock.unlock.report().secrets == 0
+
+
+async def test_the_unlock_ends_by_idleness_and_use_puts_that_off() -> None:
+    lock = Lock(idle=600.0)
+    await lock.get()
+    for _ in range(5):
+        await lock.clock.advance(500)
+        await lock.get(may_prompt=False)
+    await lock.clock.advance(600)
+    with pytest.raises(Locked):
+        await lock.get(may_prompt=False)
+
+
+async def test_looking_does_not_put_off_the_end() -> None:
+    lock = Lock(idle=600.0)
+    await lock.get()
+    await lock.clock.advance(599)
+    assert lock.unlock.report().state is VaultState.UNLOCKED
+    await lock.clock.advance(1)
+    assert lock.unlock.report().state is VaultState.LOCKED
+
+
+async def test_a_failed_re_read_keeps_what_is_in_memory() -> None:
+    lock = Lock()
+    await lock.get()
+    lock.vault.raises = PromptDismissed("x")
+    with pytest.raises(PromptDismissed):
+        await lock.unlock.reread([A])
+    assert await lock.get(may_prompt=False) == "secret a"
+
+
+async def test_a_lock_right_before_an_unlock_does_not_spoil_it() -> None:
+    """`broker lock` during a prompt, then `broker unlock` at once: a new read, after the old one has ended."""
+    lock = Lock()
+    lock.vault.gate.clear()
+    first = asyncio.ensure_future(lock.get())
+    await settle()
+    lock.unlock.lock()
+    second = asyncio.ensure_future(lock.unlock.unlock())
+    await settle()
+    lock.vault.gate.set()
+    await second
+    with pytest.raises(Locked):
+        await first
+    assert lock.vault.most_running == 1
+    assert lock.unlock.report().state is VaultState.UNLOCKED
+
+
+async def test_a_vault_that_returns_too_little_is_not_asked_in_a_loop() -> None:
+    lock = Lock()
+
+    async def nothing(*_: object, **__: object) -> dict[object, object]:
+        lock.vault.reads.append((frozenset(), False))
+        return {}
+
+    lock.vault.read = nothing  # type: ignore[method-assign, assignment]  # a faulty adapter
+    with pytest.raises(BrokerError, match="returned nothing for"):
+        await lock.get()
+    assert len(lock.vault.reads) == 1
+
+
+async def test_closing_ends_the_read_and_the_vault() -> None:
+    lock = Lock()
+    lock.vault.gate.clear()
+    waiting = asyncio.ensure_future(lock.get())
+    await settle()
+    await lock.unlock.close()
+    with pytest.raises(Locked):
+        await waiting
+    assert lock.vault.closed == 1
+    assert lock.vault.running == 0

@@ -1,0 +1,194 @@
+"""How a client proves itself."""
+
+from __future__ import annotations
+
+import base64
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
+
+from tokenbroker.config import IssuerConfig
+from tokenbroker.errors import IssuerMisconfigured
+from tokenbroker.issuers.authentication import Occasion, Proof, authenticate
+from tokenbroker.model import Credentials, Secret
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+
+SECRET = "p@ss+wo%rd/&= xü"  # every character that issuers decode differently
+FORM = "p%40ss%2Bwo%25rd%2F%26%3D+x%C3%BC"
+NOW = 1_800_000_000.9
+
+
+@cache
+def rsa_key(bits: int = 2048) -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(65537, bits)
+
+
+@cache
+def ec_key() -> ec.EllipticCurvePrivateKey:
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def pem(key: PrivateKeyTypes, password: bytes | None = None) -> Secret:
+    encryption = BestAvailableEncryption(password) if password else NoEncryption()
+    return Secret(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption).decode())
+
+
+def prove(
+    auth: str, *, client_id: str = "client", jti: str = "j1", issuer: dict[str, Any] | None = None, **more: Any
+) -> Proof:
+    occasion = Occasion(
+        config=IssuerConfig("main", **(issuer or {})),
+        issuer="https://login.example.com/",
+        token_endpoint="https://login.example.com/oauth/token",
+        now=NOW,
+        jti=jti,
+    )
+    return authenticate(Credentials(client_id, auth=auth, **more), occasion)
+
+
+def basic(proof: Proof) -> str:
+    scheme, _, value = proof.headers["Authorization"].partition(" ")
+    assert scheme == "Basic"
+    return base64.b64decode(value, validate=True).decode()
+
+
+def test_post_puts_both_into_the_form() -> None:
+    proof = prove("client_secret_post", client_secret=Secret(SECRET))
+    assert proof.form == (("client_id", "client"), ("client_secret", SECRET))
+    assert proof.headers == {}
+
+
+def test_basic_encodes_before_base64() -> None:
+    """RFC 6749 §2.3.1: id and secret are form-encoded, in UTF-8, and the colon between them is not."""
+    proof = prove("client_secret_basic", client_id="c:1", client_secret=Secret(SECRET))
+    assert basic(proof) == f"c%3A1:{FORM}"
+    assert proof.form == ()
+    assert proof.other_encoding == "raw"
+
+
+def test_raw_basic_is_utf8_as_it_stands() -> None:
+    proof = prove("client_secret_basic", client_secret=Secret(SECRET), basic_encoding="raw")
+    assert basic(proof) == f"client:{SECRET}"
+    assert proof.other_encoding == "rfc6749"
+
+
+def test_an_encoding_that_changes_nothing_is_not_suggested() -> None:
+    assert prove("client_secret_basic", client_secret=Secret("plain-secret_1")).other_encoding is None
+
+
+def test_raw_basic_cannot_carry_a_colon_in_the_id() -> None:
+    with pytest.raises(IssuerMisconfigured, match="colon"):
+        prove("client_secret_basic", client_id="a:b", client_secret=Secret("s"), basic_encoding="raw")
+
+
+@pytest.mark.parametrize("auth", ["client_secret_post", "client_secret_basic"])
+def test_whatever_carries_the_secret_is_known_as_secret(auth: str) -> None:
+    """The secret, its form spelling and the header's value are listed, so that an echo of any can be removed."""
+    proof = prove(auth, client_secret=Secret(SECRET))
+    hidden = {secret.reveal() for secret in proof.secrets}
+    assert {SECRET, FORM} <= hidden
+    assert all(value.removeprefix("Basic ") in hidden for value in proof.headers.values())
+    assert SECRET not in repr(proof)
+
+
+@pytest.mark.parametrize(
+    ("key", "issuer", "algorithm"),
+    [
+        pytest.param(rsa_key, {}, "RS256", id="RSA signs RS256"),
+        pytest.param(rsa_key, {"assertion_alg": "PS256"}, "PS256", id="or PS256 where asked"),
+        pytest.param(ec_key, {}, "ES256", id="P-256 signs ES256"),
+    ],
+)
+def test_assertion(key: Any, issuer: dict[str, Any], algorithm: str) -> None:
+    """The assertion verifies with the public key, lives 60 s from 10 s ago, and names key, client and audience."""
+    proof = prove("private_key_jwt", private_key=pem(key()), key_id="k1", issuer=issuer)
+    form = dict(proof.form)
+    assert form["client_id"] == "client"
+    assert form["client_assertion_type"] == "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+    signed = form["client_assertion"]
+    assert jwt.get_unverified_header(signed) == {"alg": algorithm, "typ": "JWT", "kid": "k1"}
+    claims = jwt.decode(
+        signed, key().public_key(), [algorithm], options={"verify_exp": False, "verify_iat": False, "verify_aud": False}
+    )
+    assert claims == {
+        "iss": "client",
+        "sub": "client",
+        "aud": "https://login.example.com/",
+        "jti": "j1",
+        "iat": 1_799_999_990,
+        "exp": 1_800_000_050,
+    }
+
+
+@pytest.mark.parametrize(
+    ("configured", "audience"),
+    [
+        ("issuer", "https://login.example.com/"),
+        ("token_endpoint", "https://login.example.com/oauth/token"),
+        ("https://other.example", "https://other.example"),
+    ],
+)
+def test_assertion_audience(configured: str, audience: str) -> None:
+    """Issuers want different audiences; a value that is none of the words is taken as it is."""
+    proof = prove("private_key_jwt", private_key=pem(ec_key()), issuer={"assertion_audience": configured})
+    signed = dict(proof.form)["client_assertion"]
+    assert jwt.decode(signed, options={"verify_signature": False})["aud"] == audience
+
+
+def test_key_id_goes_under_the_configured_header() -> None:
+    proof = prove("private_key_jwt", private_key=pem(ec_key()), key_id="th", issuer={"assertion_header": "x5t#S256"})
+    header = jwt.get_unverified_header(dict(proof.form)["client_assertion"])
+    assert (header["x5t#S256"], "kid" in header) == ("th", False)
+
+
+def test_without_key_id_there_is_no_kid() -> None:
+    proof = prove("private_key_jwt", private_key=pem(ec_key()))
+    assert "kid" not in jwt.get_unverified_header(dict(proof.form)["client_assertion"])
+
+
+@pytest.mark.parametrize(
+    ("made", "issuer", "says"),
+    [
+        pytest.param(lambda: Secret("hunter2"), {}, "no unencrypted PEM", id="no PEM"),
+        pytest.param(lambda: pem(ec_key(), b"pw"), {}, "no unencrypted PEM", id="an encrypted key"),
+        pytest.param(lambda: pem(rsa_key(1024)), {}, "2048 bits", id="a short RSA key"),
+        pytest.param(lambda: pem(ec.generate_private_key(ec.SECP384R1())), {}, "P-256", id="another curve"),
+        pytest.param(lambda: pem(ed25519.Ed25519PrivateKey.generate()), {}, "P-256", id="another kind of key"),
+        pytest.param(
+            lambda: pem(ec_key()), {"assertion_alg": "RS256"}, "RS256 does not fit", id="RS256 with an EC key"
+        ),
+        pytest.param(lambda: pem(rsa_key()), {"assertion_alg": "ES256"}, "RS256 or PS256", id="ES256 with an RSA key"),
+    ],
+)
+def test_keys_that_cannot_sign(made: Any, issuer: dict[str, Any], says: str) -> None:
+    key = made()
+    with pytest.raises(IssuerMisconfigured, match=says) as raised:
+        prove("private_key_jwt", private_key=key, issuer=issuer)
+    assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("auth", "needs"),
+    [
+        ("client_secret_post", "client_secret"),
+        ("client_secret_basic", "client_secret"),
+        ("private_key_jwt", "private_key"),
+        ("tls_client_auth", "unknown client authentication"),
+    ],
+)
+def test_credentials_that_do_not_fit_the_method(auth: str, needs: str) -> None:
+    with pytest.raises(IssuerMisconfigured, match=needs):
+        prove(auth)
+
+
+def test_a_secret_that_is_no_text_is_refused_without_showing_it() -> None:
+    """Half a surrogate pair cannot be encoded; neither the error nor its chain holds the text."""
+    with pytest.raises(IssuerMisconfigured, match="not text") as raised:
+        prove("client_secret_basic", client_secret=Secret("hunter2\ud800"), basic_encoding="raw")
+    assert raised.value.__context__ is None

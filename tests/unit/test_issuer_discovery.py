@@ -1,0 +1,229 @@
+"""Where the token endpoint is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from tests.fakes_issuer import StillClock
+from tokenbroker.config import IssuerConfig
+from tokenbroker.errors import IssuerError, IssuerMisconfigured, IssuerNeedsPerson, IssuerUnavailable
+from tokenbroker.issuers.discovery import Discovery, Endpoint, candidates
+from tokenbroker.issuers.exchange import Attempt, Reply
+
+URL = "https://login.example.com/tenant"
+FIRST = "https://login.example.com/.well-known/oauth-authorization-server/tenant"
+SECOND = "https://login.example.com/.well-known/openid-configuration/tenant"
+THIRD = "https://login.example.com/tenant/.well-known/openid-configuration"
+GOOD = {"issuer": URL, "token_endpoint": "https://login.example.com/tenant/token"}
+HERE = Endpoint("https://login.example.com/tenant/token", URL)
+
+
+class Site:
+    """A web site: address → what it answers; anything else is 404."""
+
+    def __init__(self, pages: dict[str, Any] | None = None) -> None:
+        self.pages = pages or {}
+        self.asked: list[str] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def get(self, url: str, attempt: Attempt) -> Reply:
+        self.asked.append(url)
+        await self.gate.wait()
+        page = self.pages.get(url, Reply(404, {}, b"<html>"))
+        if isinstance(page, IssuerError):
+            raise page
+        return page if isinstance(page, Reply) else Reply(200, {}, json.dumps(page).encode())
+
+
+def discovery(site: Site, clock: StillClock | None = None, **config: Any) -> Discovery:
+    return Discovery(IssuerConfig("main", **({"url": URL} | config)), clock=clock or StillClock(), get=site.get)
+
+
+@pytest.mark.parametrize(
+    ("url", "addresses"),
+    [
+        pytest.param(
+            "https://h",
+            ("https://h/.well-known/oauth-authorization-server", "https://h/.well-known/openid-configuration"),
+            id="without a path there are two",
+        ),
+        pytest.param(
+            "https://h/",
+            ("https://h/.well-known/oauth-authorization-server", "https://h/.well-known/openid-configuration"),
+            id="a final slash is removed first (RFC 8414 §3.1)",
+        ),
+        pytest.param(URL, (FIRST, SECOND, THIRD), id="with a path there are three"),
+        pytest.param(f"{URL}/", (FIRST, SECOND, THIRD), id="with a path and a final slash too"),
+    ],
+)
+def test_candidates(url: str, addresses: tuple[str, ...]) -> None:
+    assert candidates(url) == addresses
+
+
+@pytest.mark.parametrize("where", [FIRST, SECOND, THIRD])
+async def test_each_candidate_is_tried_in_order(where: str) -> None:
+    site = Site({where: GOOD})
+    assert await discovery(site).endpoint() == HERE
+    assert site.asked == [FIRST, SECOND, THIRD][: [FIRST, SECOND, THIRD].index(where) + 1]
+
+
+async def test_a_document_of_another_issuer_does_not_end_the_search() -> None:
+    site = Site({FIRST: GOOD | {"issuer": "https://evil.example"}, SECOND: GOOD})
+    assert await discovery(site).endpoint() == HERE
+
+
+async def test_a_configured_endpoint_is_used_as_it_is() -> None:
+    """It is a person's decision: no look-up, another host allowed, its final slash kept."""
+    site = Site()
+    found = await discovery(site, token_endpoint="https://elsewhere.example/o/token/").endpoint()
+    assert (found.url, found.issuer, site.asked) == ("https://elsewhere.example/o/token/", URL, [])
+
+
+async def test_without_url_the_endpoint_stands_for_the_issuer() -> None:
+    found = await discovery(Site(), url=None, token_endpoint="https://h/t").endpoint()
+    assert found == Endpoint("https://h/t", "https://h/t")
+
+
+@pytest.mark.parametrize(
+    ("page", "kind", "says"),
+    [
+        pytest.param(
+            GOOD | {"issuer": "https://evil.example"}, IssuerMisconfigured, "calls itself https://evil", id="other"
+        ),
+        pytest.param(
+            GOOD | {"issuer": f"{URL}/"}, IssuerMisconfigured, "configured is", id="a final slash is a difference"
+        ),
+        pytest.param(
+            GOOD | {"token_endpoint": "https://evil.example/t"},
+            IssuerMisconfigured,
+            "another host",
+            id="token endpoint elsewhere",
+        ),
+        pytest.param(
+            GOOD | {"token_endpoint": "https://login.example.com:8443/t"},
+            IssuerMisconfigured,
+            "another host",
+            id="other port",
+        ),
+        pytest.param(
+            GOOD | {"token_endpoint": "http://login.example.com/t"},
+            IssuerMisconfigured,
+            "not a plain https",
+            id="plain http",
+        ),
+        pytest.param(
+            GOOD | {"token_endpoint": "https://login.example.com\\@evil/t"},
+            IssuerMisconfigured,
+            "not a plain https",
+            id="backslash",
+        ),
+        pytest.param(
+            GOOD | {"token_endpoint": 7}, IssuerMisconfigured, "without issuer or token_endpoint", id="no address"
+        ),
+        pytest.param({"issuer": URL}, IssuerMisconfigured, "without issuer or token_endpoint", id="no endpoint"),
+        pytest.param([], IssuerMisconfigured, "no clear JSON object", id="a list"),
+        pytest.param(
+            Reply(200, {}, b'{"issuer":1,"issuer":2}'), IssuerMisconfigured, "no clear JSON", id="repeated key"
+        ),
+        pytest.param(Reply(200, {}, b"", oversize=True), IssuerMisconfigured, "over 64 KiB", id="too large"),
+        pytest.param(
+            Reply(200, {"content-encoding": "gzip"}, b"{}"), IssuerMisconfigured, "compressed", id="compressed"
+        ),
+        pytest.param(Reply(302, {}, b""), IssuerMisconfigured, "no metadata", id="a redirect is not followed"),
+        pytest.param(Reply(404, {}, b""), IssuerMisconfigured, "no metadata", id="nothing there"),
+        pytest.param(Reply(503, {"retry-after": "9"}, b""), IssuerUnavailable, "503", id="down"),
+        pytest.param(IssuerUnavailable("no network"), IssuerUnavailable, "no network", id="network trouble"),
+        pytest.param(IssuerNeedsPerson("bad certificate"), IssuerNeedsPerson, "bad certificate", id="certificate"),
+    ],
+)
+async def test_what_is_refused(page: Any, kind: type[IssuerError], says: str) -> None:
+    with pytest.raises(kind, match=says) as raised:
+        await discovery(Site({FIRST: page})).endpoint()
+    assert type(raised.value) is kind
+
+
+async def test_the_hint_for_a_slash_is_the_line_to_write() -> None:
+    with pytest.raises(IssuerMisconfigured) as raised:
+        await discovery(Site({FIRST: GOOD | {"issuer": f"{URL}/"}})).endpoint()
+    assert raised.value.hint == f'write url = "{URL}/" in [issuers.main]'
+
+
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [
+        ({"url": None}, "neither url nor token_endpoint"),
+        ({"url": "http://login.example.com"}, "url is not a plain https"),
+        ({"token_endpoint": "http://login.example.com/t"}, "token_endpoint is not a plain https"),
+    ],
+)
+async def test_configured_addresses_are_checked_again(config: dict[str, Any], key: str) -> None:
+    site = Site()
+    with pytest.raises(IssuerMisconfigured, match=key):
+        await discovery(site, **config).endpoint()
+    assert site.asked == []
+
+
+async def test_a_document_is_used_for_a_day() -> None:
+    site, clock = Site({FIRST: GOOD}), StillClock()
+    finder = discovery(site, clock)
+    await finder.endpoint()
+    clock.advance(24 * 3600 - 1)
+    await finder.endpoint()
+    assert len(site.asked) == 1
+    clock.advance(1)
+    await finder.endpoint()
+    assert len(site.asked) == 2
+
+
+async def test_a_failure_is_repeated_for_seconds_only() -> None:
+    """Within five seconds the answer is the same without asking; after that the issuer gets its chance."""
+    site, clock = Site({FIRST: IssuerUnavailable("down", retry_after=3.0)}), StillClock()
+    finder = discovery(site, clock)
+    for _ in range(2):
+        with pytest.raises(IssuerUnavailable, match="down") as raised:
+            await finder.endpoint()
+        assert raised.value.retry_after == 3.0
+    assert len(site.asked) == 1
+    clock.advance(5)
+    site.pages[FIRST] = GOOD
+    assert await finder.endpoint() == HERE
+
+
+async def test_callers_share_one_search_and_cancel_only_themselves() -> None:
+    site = Site({FIRST: GOOD})
+    site.gate.clear()
+    finder = discovery(site)
+    callers = [asyncio.create_task(finder.endpoint()) for _ in range(5)]
+    await asyncio.sleep(0)
+    callers[0].cancel()
+    await asyncio.sleep(0)
+    site.gate.set()
+    assert await asyncio.gather(*callers[1:]) == [HERE] * 4
+    assert callers[0].cancelled()
+    assert site.asked == [FIRST]
+
+
+async def test_discovery_as_a_whole_is_bounded() -> None:
+    site = Site()
+    site.gate.clear()
+    with pytest.raises(IssuerUnavailable, match="in time"):
+        await discovery(site, timeout=0.01).endpoint()
+
+
+async def test_closing_ends_a_search() -> None:
+    """Whoever waits for it is told, and not cancelled."""
+    site = Site()
+    site.gate.clear()
+    finder = discovery(site)
+    caller = asyncio.create_task(finder.endpoint())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await finder.close()
+    await finder.close()
+    with pytest.raises(IssuerUnavailable, match="stopped"):
+        await caller

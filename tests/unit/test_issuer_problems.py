@@ -1,0 +1,250 @@
+"""What an issuer's refusal means."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tokenbroker.errors import (
+    CredentialRejected,
+    IssuerError,
+    IssuerMisconfigured,
+    IssuerNeedsPerson,
+    IssuerUnavailable,
+)
+from tokenbroker.issuers.exchange import Attempt, Reply, scrub
+from tokenbroker.issuers.problems import refusal, retry_after
+from tokenbroker.model import Instant, Secret
+
+NOW = 1_800_000_000.0  # Fri, 15 Jan 2027 08:00:00 GMT
+POST = Attempt("main", "login.example.com", Instant(NOW, 5.0), auth="client_secret_post", scopes=("a", "b"))
+SIGNED = replace(POST, auth="private_key_jwt")
+
+
+def judge(
+    status: int, body: Any = b"", attempt: Attempt = POST, *, oversize: bool = False, **headers: str
+) -> IssuerError:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return refusal(Reply(status, named, content, oversize), attempt)
+
+
+def entra(number: int, error: str = "invalid_client", **more: Any) -> dict[str, Any]:
+    return {"error": error, "error_codes": [number], "error_description": f"AADSTS{number}: words", **more}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        *(
+            pytest.param(status, b"<html>", IssuerUnavailable, id=str(status))
+            for status in (408, 429, 500, 502, 503, 504)
+        ),
+        pytest.param(520, b"", IssuerUnavailable, id="a proxy's own 5xx"),
+        pytest.param(503, {"error": "invalid_client"}, IssuerUnavailable, id="503 whatever the body"),
+        pytest.param(429, b"Too Many Requests", IssuerUnavailable, id="429 in plain text, Entra"),
+        pytest.param(400, {"error": "temporarily_unavailable"}, IssuerUnavailable, id="temporarily_unavailable"),
+        pytest.param(400, {"error": "server_error"}, IssuerUnavailable, id="server_error"),
+        pytest.param(400, {"error": "slow_down"}, IssuerUnavailable, id="slow_down"),
+        pytest.param(401, {"error": "invalid_client"}, CredentialRejected, id="401 invalid_client"),
+        pytest.param(400, {"error": "invalid_client"}, CredentialRejected, id="400 invalid_client"),
+        pytest.param(401, {"error": "unauthorized_client"}, CredentialRejected, id="401 unauthorized_client, Keycloak"),
+        pytest.param(401, {"error": "access_denied"}, CredentialRejected, id="401 access_denied, Auth0"),
+        pytest.param(401, b"<html>", CredentialRejected, id="401 with a web page"),
+        pytest.param(401, b"", CredentialRejected, id="401 with nothing"),
+        pytest.param(403, b"", CredentialRejected, id="403 with an empty body, glewlwyd"),
+        pytest.param(403, b" \r\n", CredentialRejected, id="403 with a blank body"),
+        pytest.param(401, entra(7000215), CredentialRejected, id="Entra wrong secret"),
+        pytest.param(400, entra(700027, "invalid_request"), CredentialRejected, id="Entra bad assertion signature"),
+        pytest.param(401, entra(7000222), IssuerNeedsPerson, id="Entra expired secret, though with 401"),
+        pytest.param(400, entra(700016, "unauthorized_client"), IssuerNeedsPerson, id="Entra app not in the tenant"),
+        pytest.param(
+            401,
+            {"error": "invalid_client", "error_description": "AADSTS7000222: x"},
+            IssuerNeedsPerson,
+            id="Entra code in the words alone",
+        ),
+        pytest.param(403, {"error": "access_denied"}, IssuerNeedsPerson, id="access_denied"),
+        pytest.param(403, b"<html>blocked</html>", IssuerMisconfigured, id="403 with a web page"),
+        pytest.param(400, {"error": "unauthorized_client"}, IssuerMisconfigured, id="400 unauthorized_client"),
+        pytest.param(400, {"error": "invalid_grant"}, IssuerMisconfigured, id="invalid_grant without an assertion"),
+        *(
+            pytest.param(400, {"error": code}, IssuerMisconfigured, id=code)
+            for code in (
+                "invalid_scope",
+                "scope_invalid",
+                "invalid_target",
+                "unsupported_grant_type",
+                "invalid_request",
+                "use_dpop_nonce",
+                "something_new",
+            )
+        ),
+        pytest.param(400, b"", IssuerMisconfigured, id="400 with nothing"),
+        pytest.param(400, [1], IssuerMisconfigured, id="400 with a list"),
+        pytest.param(404, b"<html>", IssuerMisconfigured, id="404"),
+        pytest.param(405, b"", IssuerMisconfigured, id="405"),
+        *(pytest.param(status, b"", IssuerMisconfigured, id=str(status)) for status in (301, 302, 303, 307, 308)),
+        pytest.param(204, b"", IssuerMisconfigured, id="204"),
+    ],
+)
+def test_class_of_a_refusal(status: int, body: Any, kind: type[IssuerError]) -> None:
+    error = judge(status, body)
+    assert type(error) is kind
+    assert "issuer `main` (login.example.com)" in error.message
+    assert not error.message.endswith(".")
+
+
+def test_oversize_403_is_not_an_empty_one() -> None:
+    assert type(judge(403, oversize=True)) is IssuerMisconfigured
+
+
+def test_invalid_grant_rejects_an_assertion() -> None:
+    """With an assertion, `invalid_grant` speaks of the assertion (Google)."""
+    assert type(judge(400, {"error": "invalid_grant"}, SIGNED)) is CredentialRejected
+
+
+@pytest.mark.parametrize(
+    ("date", "kind", "says"),
+    [
+        pytest.param("Fri, 15 Jan 2027 08:00:30 GMT", CredentialRejected, "invalid_client", id="clocks agree"),
+        pytest.param("Fri, 15 Jan 2027 07:50:00 GMT", IssuerNeedsPerson, "600 s ahead", id="our clock is ahead"),
+        pytest.param("Fri, 15 Jan 2027 08:10:00 GMT", IssuerNeedsPerson, "600 s behind", id="our clock is behind"),
+        pytest.param("yesterday", CredentialRejected, "invalid_client", id="no date to compare"),
+    ],
+)
+def test_a_wrong_clock_is_named_when_an_assertion_is_refused(date: str, kind: type[IssuerError], says: str) -> None:
+    error = judge(401, {"error": "invalid_client"}, SIGNED, date=date)
+    assert type(error) is kind
+    assert says in error.message
+
+
+def test_the_clock_does_not_matter_to_a_secret() -> None:
+    assert type(judge(401, b"", date="Fri, 15 Jan 2027 07:00:00 GMT")) is CredentialRejected
+
+
+@pytest.mark.parametrize(
+    ("quota", "kind", "wait"),
+    [
+        pytest.param("b=per_hour;q=10;r=0;t=3540", IssuerNeedsPerson, 3540, id="used up for an hour"),
+        pytest.param("b=per_hour;q=10;r=3;t=9,b=per_day;q=99;r=0;t=80000", IssuerNeedsPerson, 3600, id="for the day"),
+        pytest.param("b=per_hour;q=10;r=0;t=30", IssuerUnavailable, 60, id="back in half a minute"),
+        pytest.param("b=per_hour;q=10;r=7;t=3540", IssuerUnavailable, 60, id="some left"),
+        pytest.param("b=per_hour;r=0;;t=", IssuerUnavailable, 60, id="junk"),
+    ],
+)
+@pytest.mark.parametrize("scope", ["client", "organization"])
+def test_a_used_up_quota_needs_a_person(scope: str, quota: str, kind: type[IssuerError], wait: float) -> None:
+    reply = Reply(429, {f"auth0-{scope}-quota-limit": quota, "retry-after": "60"}, b"")
+    error = refusal(reply, POST)
+    assert (type(error), error.retry_after) == (kind, wait)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        pytest.param("60", 60, id="seconds"),
+        pytest.param("0", 0, id="zero"),
+        pytest.param("86400", 3600, id="a day is cut to an hour"),
+        pytest.param("9" * 5000, 3600, id="thousands of digits are cut to an hour"),
+        pytest.param("Fri, 15 Jan 2027 08:02:00 GMT", 120, id="a date"),
+        pytest.param("Fri, 15 Jan 2027 07:00:00 GMT", 0, id="a date gone by"),
+        pytest.param("Sat, 15 Jan 2028 08:00:00 GMT", 3600, id="a date next year is cut to an hour"),
+        pytest.param("soon", None, id="junk"),
+        pytest.param("-5", None, id="a negative number"),
+        pytest.param("1.5", None, id="a fraction"),
+        pytest.param("", None, id="nothing"),
+        pytest.param("Fri, 15 Jan 99999 08:00:00 GMT", None, id="a year beyond counting"),
+    ],
+)
+def test_retry_after(value: str, seconds: float | None) -> None:
+    assert retry_after({"retry-after": value}, NOW) == seconds
+
+
+def test_retry_after_reaches_the_error() -> None:
+    assert judge(429, b"Too Many Requests", retry_after="60").retry_after == 60
+
+
+@pytest.mark.parametrize(
+    ("attempt", "code", "hint"),
+    [
+        pytest.param(POST, "invalid_scope", "asked: a b", id="scopes are named"),
+        pytest.param(
+            replace(POST, audience="https://api"),
+            "invalid_target",
+            "check audience = 'https://api'",
+            id="audience is named",
+        ),
+        pytest.param(
+            replace(POST, resource="https://api"),
+            "invalid_target",
+            "check resource = 'https://api'",
+            id="resource is named",
+        ),
+        pytest.param(
+            replace(POST, other_encoding="raw"),
+            "invalid_request",
+            'try basic_encoding = "raw" in [issuers.main]',
+            id="encoding",
+        ),
+        pytest.param(
+            replace(POST, other_encoding="rfc6749"),
+            "invalid_client",
+            'try basic_encoding = "rfc6749"',
+            id="rejected encoding",
+        ),
+        pytest.param(POST, "invalid_client", "client_secret refers to may have been rotated", id="rotated secret"),
+        pytest.param(SIGNED, "invalid_client", "private_key refers to may have been rotated", id="rotated key"),
+        pytest.param(POST, "unsupported_grant_type", "[issuers.main]", id="grant type"),
+        pytest.param(POST, "invalid_request", "broker doctor", id="no target was asked"),
+    ],
+)
+def test_the_hint_says_where_to_look(attempt: Attempt, code: str, hint: str) -> None:
+    error = judge(400, {"error": code}, attempt)
+    assert hint in str(error.hint)
+    assert f": {code}" in error.message
+
+
+def test_an_errors_words_are_made_fit_to_show() -> None:
+    """The description is cut, put on one line, and loses control characters, the secret and anything like a JWT."""
+    words = "\x1b[31mbad\n secret hunter2+hunter2 and eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln " + "x" * 500
+    error = judge(
+        400,
+        {"error": "invalid_request", "error_description": words},
+        replace(POST, secrets=(Secret("hunter2+hunter2"),)),
+    )
+    assert "invalid_request ([31mbad secret … and … xxx" in error.message
+    assert len(error.message) < 300
+    assert error.message.isprintable()
+
+
+def test_an_error_code_that_echoes_the_secret_is_not_shown() -> None:
+    error = judge(400, {"error": "hunter2-hunter2"}, replace(POST, secrets=(Secret("hunter2-hunter2"),)))
+    assert "hunter2" not in error.message
+
+
+def test_trace_id_is_passed_on() -> None:
+    """Entra's support asks for it."""
+    trace = "255d1aef-8c98-452f-ac51-23d051240864"
+    assert judge(400, entra(50049, trace_id=trace)).message.endswith(f"trace_id {trace}")
+    assert "trace_id" not in judge(400, entra(50049, trace_id="\x1b[31m")).message
+
+
+def test_the_body_is_never_quoted() -> None:
+    assert "boom" not in str(judge(500, b"<html>boom</html>")) + str(judge(404, b"boom"))
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        pytest.param("a  b\tc", "a b c", id="one line"),
+        pytest.param("it was two  words!", "it was …!", id="a secret with other spacing"),
+        pytest.param("\u202eevil", "evil", id="text direction cannot be turned"),
+        pytest.param("abcabcd", "……", id="longer secrets go first"),
+    ],
+)
+def test_scrub(text: str, shown: str) -> None:
+    assert scrub(text, [Secret("two words"), Secret("abc"), Secret("abcd"), Secret("")]) == shown
