@@ -19,8 +19,6 @@ from tokenbroker.model import AgentType
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from tokenbroker_client.wire import TokenRequest
-
     from tokenbroker.cache import Entry, TokenCache
     from tokenbroker.config import Config
     from tokenbroker.exchange import Exchange
@@ -28,8 +26,9 @@ if TYPE_CHECKING:
     from tokenbroker.ports import Approver, AuditSink, Clock, PeerInspector
     from tokenbroker.sessions import Session, Sessions
     from tokenbroker.unlock import Unlock
+    from tokenbroker_client.wire import TokenRequest
 
-WAIT_BUDGET: Final = 20.0  # seconds a caller with nothing to serve waits for the issuer
+WAIT_BUDGET: Final = 9.0  # seconds a caller with nothing to serve waits for the issuer; hosts kill helpers at ten
 STALE_BUDGET: Final = 4.0  # seconds a caller waits for a renewal while a good token is at hand
 MAX_DECISIONS: Final = 10_000
 

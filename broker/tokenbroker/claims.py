@@ -41,7 +41,7 @@ def check(answer: IssuerAnswer, key: TokenKey, client: ClientConfig, issuer: Iss
     if missing and (issuer.granted_scopes == "exact" or (issuer.granted_scopes == "subset" and not granted)):
         raise TokenMismatch(
             f"issuer `{issuer.name}` did not grant scope {' '.join(missing)} to client `{client.name}`; "
-            f"it granted {' '.join(granted) or 'none'}",
+            f"it granted {_shown(' '.join(granted)) or 'none'}",
             hint=f"grant it at the issuer, or remove it from [profiles.{key.profile}] scopes",
         )
     return granted
@@ -54,9 +54,9 @@ def _check_audience(claims: Mapping[str, Any], key: TokenKey) -> None:
         return
     listed = [found] if isinstance(found, str) else found
     if not isinstance(listed, list) or wanted not in listed:
-        shown = ", ".join(str(item) for item in listed) if isinstance(listed, list) else "something that is no audience"
+        shown = ", ".join(map(_shown, listed)) if isinstance(listed, list) else "something that is no audience"
         raise TokenMismatch(
-            f"the token's audience is {shown[:200]}, asked was {wanted}",
+            f"the token's audience is {shown}, asked was {wanted}",
             hint=f"check audience or resource in [profiles.{key.profile}], and the API's identifier at the issuer",
         )
 
@@ -68,11 +68,16 @@ def _check_claim(claims: Mapping[str, Any], issuer: IssuerConfig, name: str, wan
     if found is None and name not in issuer.claims:
         return
     if found != wanted:
-        shown = "absent" if found is None else str(found)[:200]
+        shown = "absent" if found is None else _shown(found)
         raise TokenMismatch(
             f"the token's claim {claim} is {shown}, client `{client.name}` has {name} {wanted}",
             hint=f"correct {name} in [clients.{client.name}], or the claim at issuer `{issuer.name}`",
         )
+
+
+def _shown(value: object) -> str:
+    """Show a claim's value: shortened, and unable to write control characters to a terminal or a log."""
+    return "".join(c if c.isprintable() else "?" for c in str(value)[:100])
 
 
 def _scopes_in(claims: Mapping[str, Any]) -> tuple[str, ...] | None:

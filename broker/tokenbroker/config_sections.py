@@ -113,12 +113,15 @@ def issuer(name: str, value: object) -> IssuerConfig:
             "ca_file": absolute_path,
             "proxy": proxy_url,
             "granted_scopes": choice("exact", "subset", "ignore"),
+            "assertion_audience": text,
+            "assertion_alg": choice("RS256", "PS256", "ES256"),
+            "assertion_header": choice("kid", "x5t", "x5t#S256"),
         },
     )
     if "url" not in found and "token_endpoint" not in found:
         raise expected("`url` or `token_endpoint`", "neither", hint='add url = "https://…", the issuer\'s address')
     preset = PRESETS[found.get("preset", "oidc")]
-    config = IssuerConfig(name=name, **{"auth": preset.auth, "basic_encoding": preset.basic_encoding, **found})
+    config = IssuerConfig(name=name, **{**preset.defaults(), **found})
     if config.default_ttl > config.max_ttl:
         with inside("default_ttl" if "default_ttl" in found else "max_ttl"):
             raise expected("`default_ttl` to be at most `max_ttl`", "more")

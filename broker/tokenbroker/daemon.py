@@ -86,6 +86,8 @@ class Daemon:
         self._started: Instant = self.clock.now()
         self._reload_error: ConfigError | None = None
         self._stop = asyncio.Event()
+        self.ready = asyncio.Event()
+        """Set once the sockets answer."""
         self.unlock = Unlock(self._vault, config.unlock, self.clock, refs=self._refs)
         self.broker = Broker(
             config,
@@ -123,6 +125,7 @@ class Daemon:
             self._on_signals(notifier)
             logger.info("Listening version=%s pid=%d", __version__, os.getpid())
             notifier.ready("serving")
+            self.ready.set()
             background = [
                 asyncio.create_task(self.broker.cache.run(), name="renewals"),
                 asyncio.create_task(self._housekeeping(notifier, beat), name="housekeeping"),

@@ -33,7 +33,7 @@ class TomlLines:
 
     def __init__(self, text: str) -> None:
         """Scan `text` once."""
-        self._text = text.replace("\r\n", "\n")
+        self._text = text
         self._pos = 0
         self._counted = 0
         self._line = 1

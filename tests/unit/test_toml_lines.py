@@ -175,3 +175,10 @@ def test_any_text_is_survived(text: str) -> None:
 def test_a_key_with_a_wrong_escape_is_kept_as_written() -> None:
     """A quoted key that TOML does not allow is known by its text, quotes included."""
     assert TomlLines('\n"\\q" = 1').line(('"\\q"',)) == 2
+
+
+def test_quotes_before_the_closing_ones_belong_to_the_string() -> None:
+    """A multi-line string may end with two quotes of its own, which are not another element."""
+    text = "a = [\n\"\"\"x\"\"\"\"\",\n'''y''''',\n3]"
+    assert tomllib.loads(text) == {"a": ['x""', "y''", 3]}
+    assert [TomlLines(text).line(("a", index)) for index in range(3)] == [2, 3, 4]

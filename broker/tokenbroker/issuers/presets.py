@@ -31,6 +31,15 @@ class Preset:
     """What every scope must end with."""
     assertion_audience: Literal["issuer", "token_endpoint"] = "issuer"
     """`aud` of a `private_key_jwt` assertion: the issuer's identifier as it is configured, or the token endpoint."""
+    assertion_alg: Literal["RS256", "PS256", "ES256"] | None = None
+    """Signature of the assertion; `None`: what fits the key."""
+    assertion_header: Literal["kid", "x5t", "x5t#S256"] = "kid"
+    """Under which header the assertion carries the client's `key_id`."""
+
+    def defaults(self) -> dict[str, str | None]:
+        """Return what the configuration of an issuer may override, by the names that it uses."""
+        names = ("auth", "basic_encoding", "assertion_audience", "assertion_alg", "assertion_header")
+        return {name: getattr(self, name) for name in names}
 
 
 _BASIC: Final = Preset(auth="client_secret_basic")
@@ -41,7 +50,13 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
         "auth0": Preset(audience_required=True),
         # A custom authorization server wants at least one custom scope, the org server an `okta.*` scope.
         "okta": Preset(auth="client_secret_basic", scope_required=True),
-        "entra": Preset(scope_required=True, scope_suffix="/.default", assertion_audience="token_endpoint"),
+        "entra": Preset(
+            scope_required=True,
+            scope_suffix="/.default",
+            assertion_audience="token_endpoint",
+            assertion_alg="PS256",
+            assertion_header="x5t#S256",
+        ),
         "keycloak": _BASIC,
         "cognito": _BASIC,
         "pingone": _BASIC,

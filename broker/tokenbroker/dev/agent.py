@@ -1,0 +1,55 @@
+"""A program that needs an API and holds no credential: it asks `broker-token`, then calls. Development only.
+
+Usage: python -m tokenbroker.dev.agent [--terminal PATH] BROKER_TOKEN PROFILE URL
+
+With --terminal it first takes the terminal at PATH as its own, as a program does that a person starts; without, it
+is what cron starts. Prints what happened, never the token, and ends with the status of `broker-token`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import termios
+import urllib.error
+import urllib.request
+
+
+def main() -> int:
+    """Run once."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--terminal")
+    parser.add_argument("broker_token")
+    parser.add_argument("profile")
+    parser.add_argument("url")
+    arguments = parser.parse_args()
+    if arguments.terminal:
+        _take(arguments.terminal)
+    asked = subprocess.run([arguments.broker_token, arguments.profile], capture_output=True, text=True, check=False)
+    if asked.returncode:
+        print(asked.stderr.strip())
+        return asked.returncode
+    request = urllib.request.Request(  # noqa: S310  # the demo's own loopback API
+        f"{arguments.url}/{arguments.profile}", headers={"Authorization": f"Bearer {asked.stdout.strip()}"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310  # as above
+            print(f"API {answer.status}: {json.dumps(json.load(answer))}")
+    except urllib.error.HTTPError as error:
+        print(f"API {error.code}: {error.headers.get('WWW-Authenticate')}")
+        return 1
+    return 0
+
+
+def _take(path: str) -> None:
+    """Make the terminal this session's own; the process must lead its session (credentials(7))."""
+    terminal = os.open(path, os.O_RDWR)
+    fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
