@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import signal
@@ -410,3 +411,16 @@ async def test_no_secret_reaches_a_log_or_an_error(
 
 def test_every_policy_is_run() -> None:
     assert set(TTY_POLICIES) == set(get_args(TtyPolicy))
+
+
+async def test_an_op_without_inject_is_read_item_by_item(tmp_path: Path, make: Callable[..., OpVault]) -> None:
+    """An older program, or another stand-in: nobody was asked anything, so a second call cannot be a second prompt."""
+    item = {"fields": [{"id": "x", "label": "credential", "type": "CONCEALED", "value": "s3cret"}]}
+    program = tmp_path / "old-op"
+    program.write_text(
+        "#!/bin/sh\ncase $1 in\n"
+        f"item) echo '{json.dumps(item)}' ;;\n"
+        '*) echo "[ERROR] 2026/11/24 10:00:00 unknown command \\"$1\\" for \\"op\\"" >&2; exit 1 ;;\nesac\n'
+    )
+    program.chmod(0o700)
+    assert {KEY: Secret("s3cret")} == await make(op=str(program)).read([KEY])

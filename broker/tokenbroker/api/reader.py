@@ -23,7 +23,12 @@ if TYPE_CHECKING:
 
 _BROWSER_HEADERS: Final = frozenset({"origin", "referer", "sec-fetch-site"})
 # A single label has no dot, so nobody can register it in the public DNS.
-_LOCAL_HOST: Final = re.compile(r"(?:[A-Za-z0-9_-]*|127\.0\.0\.1|\[::1\])(?::[0-9]{1,5})?")
+# A client must put something for a host where there is none. Single labels, loopback, and names that no public zone
+# can hold (RFC 6761, RFC 6762, `internal`, and what looks like the socket's file).
+_LOCAL_HOST: Final = re.compile(
+    r"(?:[A-Za-z0-9_-]*|127\.0\.0\.1|\[::1\]|(?:[A-Za-z0-9_-]+\.)+(?:localhost|local|internal|invalid|test|sock))"
+    r"(?::[0-9]{1,5})?"
+)
 _CHUNK_OVERHEAD: Final = 4  # times the body limit: framing that one body may cost
 
 

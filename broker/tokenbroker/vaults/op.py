@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from tokenbroker.errors import SecretNotFound, VaultError, VaultUnavailable
 from tokenbroker.model import Secret
-from tokenbroker.vaults.op_errors import garbled, general_error, judge
+from tokenbroker.vaults.op_errors import garbled, general_error, judge, lacks_command
 from tokenbroker.vaults.op_item import fields_of, pick_field
 from tokenbroker.vaults.op_program import find_op, op_environment
 from tokenbroker.vaults.op_reference import OpReference, parse_reference
@@ -120,6 +120,8 @@ class OpVault:
         refs = [one.ref for one in asked]
         nonce = self._nonce()
         done = await self._op(["inject", *_cache(fresh)], stdin=build_template(refs, nonce))
+        if lacks_command(done):
+            return {}  # an `op` or a stand-in without it: item by item, then
         failed = judge(done, asked)
         if failed is not None:
             return dict(failed)
@@ -130,11 +132,11 @@ class OpVault:
         return {ref: _secret(ref, value) for ref, value in values.items()}
 
     async def _each_item(self, asked: Sequence[OpReference], *, fresh: bool) -> Answers:
-        """Read item after item: the last resort when `op` does not say which reference is wrong."""
+        """Read item after item: the last resort, when `op` does not say which reference is wrong or has no `inject`."""
         items: dict[tuple[str, str], list[OpReference]] = {}
         for one in asked:
             items.setdefault(one.item_key, []).append(one)
-        log.warning("Reading 1Password items one by one, as op did not say which reference is wrong: %d", len(items))
+        log.warning("Reading 1Password items one by one, as op did not read them at once: %d", len(items))
         answers: Answers = {}
         for group in items.values():
             answers |= await self._item(group, fresh=fresh)

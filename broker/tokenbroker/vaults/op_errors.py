@@ -145,6 +145,11 @@ def judge(done: Completed, asked: Sequence[OpReference]) -> Mapping[SecretRef, V
     raise general_error(done)
 
 
+def lacks_command(done: Completed) -> bool:
+    """Tell whether `op` does not know the command at all; then nobody was asked anything."""
+    return done.failed and re.search(rb'unknown command "', done.stderr) is not None
+
+
 def general_error(done: Completed) -> VaultError:
     """Return the error for a failure that concerns everything."""
     said = re.sub(r"'op://[^']*'|\"[^\"]*\"", "…", done.stderr.decode(errors="replace"))
