@@ -51,7 +51,7 @@ async def test_many_callers_on_a_cold_cache_cause_one_prompt_and_one_exchange() 
 async def test_one_unlock_reads_every_reference_of_the_configuration() -> None:
     async with World() as world:
         await world.ask()
-        assert [({str(r) for r in world.config.refs()}, False)] == world.vault.reads
+        assert [(frozenset(str(r) for r in world.config.refs()), False)] == world.vault.reads
         await world.ask(peer=world.cron)
         assert len(world.vault.reads) == 1, "the other client's secret was read at the same time"
 
@@ -195,7 +195,7 @@ async def test_one_bad_reference_spoils_no_other_client() -> None:
         world.vault.values["op://Agents/mine-cron/credential"] = SECRET
         await world.broker.open()
         assert (await world.ask(peer=world.cron)).token.value.reveal() == "token-2"
-        assert world.vault.reads[-1] == ({"op://Agents/mine-cron/credential"}, True), "only what was missing"
+        assert world.vault.reads[-1] == (frozenset({"op://Agents/mine-cron/credential"}), True), "only what was missing"
 
 
 async def test_locking_forgets_everything_and_tells_who_waits() -> None:
@@ -350,7 +350,7 @@ async def test_a_new_reference_after_a_reload_is_read_alone() -> None:
         config = replace(world.config, clients=clients)
         world.broker.configure(config, world.exchange(config))
         await world.ask()
-        assert world.vault.reads[-1] == ({"op://Agents/new/credential"}, False)
+        assert world.vault.reads[-1] == (frozenset({"op://Agents/new/credential"}), False)
 
 
 async def test_stopping_refuses_and_tells_who_waits() -> None:

@@ -123,9 +123,11 @@ async def _in_time(world: World, answer: Awaitable[Served]) -> Served:
 
 
 @pytest.mark.parametrize("lifetime", LIFETIMES)
-async def test_nothing_expired_is_served_and_nobody_warm_waits(lifetime: float, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nothing_expired_is_served_and_nobody_warm_waits(
+    lifetime: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Some hundred uses of each lifetime; `make bench` runs the same over 10,000 hours."""
-    monkeypatch.setattr(cache, "TICK", max(cache.TICK, lifetime / 40))  # the test needs fewer seconds with fewer looks
+    monkeypatch.setattr(cache, "TICK", max(cache.TICK, lifetime / 40))  # fewer looks, fewer seconds
     tally = await live(lifetime, hours=lifetime / 40, seed=int(lifetime))
     assert tally.expired == 0
     assert tally.waited == 0
