@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import shutil
 import signal
 import socket
@@ -29,7 +28,7 @@ from tokenbroker.model import AgentType, Secret
 from tokenbroker_client import transport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
     from contextlib import AbstractAsyncContextManager
 
 T = TypeVar("T")
@@ -286,18 +285,3 @@ def dev_client(
     """Return a client for the development issuer; `grants` are audiences with their scopes."""
     allowed = {audience: frozenset(scopes.split()) for audience, scopes in grants.items()}
     return DevClient(client_id, Secret(secret), owner, AgentType(agent_type), allowed)
-
-
-@contextlib.contextmanager
-def set_environ(**values: str) -> Iterator[None]:
-    """Set variables of this very process, which libraries read; they are as before afterwards."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

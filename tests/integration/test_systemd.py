@@ -17,6 +17,7 @@ from tests.standins.op_world import OpWorld
 from tests.standins.systemd_user import PATIENCE, ROOT, SystemdUser, Unavailable
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
 
 pytestmark = [pytest.mark.systemd, pytest.mark.xdist_group("systemd")]
@@ -66,6 +67,8 @@ SETGID_OP = """\
 exec "{home}/stand-in/op" "$@"
 """
 OTHER_GROUP = 59_999
+TOKEN = (PROGRAMS / "broker-token", "search")
+PRINTED = (0, "opaque\n", "")
 
 
 class Issuer(ThreadingHTTPServer):
@@ -144,9 +147,155 @@ class Installed(SystemdUser):
 
     def token(self) -> tuple[int, str, str]:
         """Ask for a token as any program would."""
-        return self.run(PROGRAMS / "broker-token", "search")
+        return self.run(*TOKEN)
+
+    def active(self, *units: str) -> list[str]:
+        """Return the state of each unit."""
+        return [self.show(unit, "ActiveState") for unit in units]
+
+    def pid(self) -> str:
+        """Return the broker's pid."""
+        return self.show(SERVICE, "MainPID")
 
     def log(self) -> str:
         """Return what manager and broker said."""
         broker = self.home / "broker.log"
         return super().log() + (broker.read_text() if broker.exists() else "")
+
+
+@pytest.fixture(scope="module")
+def installed() -> Iterator[Installed]:
+    """The user, with everything installed and nothing started."""
+    issuer = Issuer()
+    thread = threading.Thread(target=issuer.serve_forever, daemon=True)
+    thread.start()
+    try:
+        with Installed.start() as user:
+            user.install(issuer)
+            yield user
+    except Unavailable as error:
+        pytest.skip(str(error))
+    finally:
+        issuer.open.set()
+        issuer.shutdown()
+        issuer.server_close()
+        thread.join()
+
+
+@pytest.fixture
+def user(installed: Installed) -> Iterator[Installed]:
+    """The user at the start of a day: the sockets are there, the broker does not run."""
+    installed.configure(CONFIG)
+    installed.issuer.open.set()
+    installed.issuer.asked.clear()
+    installed.systemctl("enable", "--now", SOCKETS[0])
+    yield installed
+    installed.issuer.open.set()
+    installed.systemctl("stop", *SOCKETS, SERVICE)
+
+
+def test_the_first_call_starts_the_broker(user: Installed) -> None:
+    """Enabling one socket unit is all that a person does; and nothing is started before it is needed."""
+    assert user.active(*SOCKETS, SERVICE) == ["active", "active", "inactive"]
+    assert user.token() == PRINTED
+    assert user.active(*SOCKETS, SERVICE) == ["active"] * 3
+    assert user.show(SERVICE, "StatusText") == "serving"
+
+
+def test_only_its_user_reaches_the_sockets(user: Installed) -> None:
+    """Private from their first moment, with folders that are."""
+    folder = user.runtime / "tokenbroker"
+    places = (folder, folder / "broker.sock", folder / "admin", folder / "admin/admin.sock")
+    assert [oct(place.stat().st_mode & 0o777) for place in places] == ["0o700", "0o600", "0o700", "0o600"]
+    assert {place.stat().st_uid for place in places} == {user.uid}
+
+
+def test_the_admin_socket_alone_starts_all(user: Installed) -> None:
+    """Whoever starts it first, in whatever order, gets one broker on both sockets."""
+    user.systemctl("stop", *SOCKETS)
+    user.systemctl("start", SOCKETS[1])
+    code, out, err = user.run(PROGRAMS / "broker", "status")
+    assert (code, err) == (0, ""), user.log()
+    assert f"pid {user.pid()}" in out
+    assert user.token() == PRINTED
+
+
+def test_a_setgid_program_keeps_its_group(user: Installed) -> None:
+    """As `op` must, or 1Password's app refuses it: nothing in the unit sets no_new_privs."""
+    if os.statvfs(user.home).f_flag & os.ST_NOSUID:
+        pytest.skip("the folder for temporary files is mounted nosuid")
+    assert user.token() == PRINTED
+    assert (user.home / "group").read_text() == f"{OTHER_GROUP}\n"
+
+
+def test_stop_leaves_the_sockets(user: Installed) -> None:
+    """The next call starts a new broker; stopping the socket is what ends it for good."""
+    assert user.token() == PRINTED
+    user.systemctl("stop", SERVICE)
+    assert user.active(*SOCKETS, SERVICE) == ["active", "active", "inactive"]
+    assert user.token() == PRINTED
+    user.systemctl("stop", SOCKETS[0])
+    assert user.active(*SOCKETS, SERVICE) == ["inactive"] * 3
+    code, out, err = user.token()
+    assert (code, out) == (3, "")
+    assert err.endswith("hint: start it with `systemctl --user start tokenbroker.socket`\n")
+
+
+def test_a_restart_loses_no_request(user: Installed) -> None:
+    """One that waits for the issuer is finished by the old broker; one that comes meanwhile is served by the new."""
+    user.issuer.open.clear()
+    early = user.popen(*TOKEN)
+    assert user.issuer.asked.wait(PATIENCE), user.log()
+    old = user.pid()
+    user.systemctl("restart", "--no-block", SERVICE)
+    user.wait_for(SERVICE, "SubState", "stop-sigterm")
+    late = user.popen(*TOKEN)
+    user.issuer.open.set()
+    for request in (early, late):
+        assert (*_finished(request), request.returncode) == ("opaque\n", "", 0), user.log()
+    assert user.wait_for(SERVICE, "MainPID", unlike=old)
+
+
+def test_reload_takes_a_good_configuration_and_refuses_a_bad_one(user: Installed) -> None:
+    """The bad one costs nothing but a line in `systemctl status`; the broker is the same process throughout."""
+    assert user.token() == PRINTED
+    pid = user.pid()
+    user.configure("nonsense")
+    user.systemctl("reload", SERVICE)
+    user.wait_for(SERVICE, "StatusText", "serving; the new configuration was refused")
+    assert user.token() == PRINTED
+    user.configure(CONFIG + MORE)
+    user.systemctl("reload", SERVICE)
+    user.wait_for(SERVICE, "StatusText", "serving")
+    assert "added" in user.run(PROGRAMS / "broker-token", "--list")[1]
+    assert user.pid() == pid
+
+
+def test_a_hang_is_ended_without_a_core(user: Installed) -> None:
+    """The watchdog kills a broker that stands still, and a new one serves."""
+    assert user.token() == PRINTED
+    pid = user.pid()
+    limits = Path(f"/proc/{pid}/limits").read_text()
+    os.kill(int(pid), signal.SIGSTOP)
+    user.wait_for(SERVICE, "MainPID", unlike=pid)
+    assert "Watchdog timeout" in user.log()
+    assert user.token() == PRINTED
+    assert [line.split()[4:6] for line in limits.splitlines() if line.startswith("Max core")] == [["0", "0"]]
+    assert not list(user.home.glob("core*"))
+
+
+def test_a_broker_that_cannot_start_does_not_take_its_sockets_with_it(user: Installed) -> None:
+    """More failures than systemd's usual limit of five; once mended, even the caller who waited has its token."""
+    user.configure("nonsense")
+    waiting = user.popen(*TOKEN, "--timeout", str(PATIENCE))
+    user.wait_for(SERVICE, "NRestarts", *map(str, range(6, 100)))
+    assert user.active(*SOCKETS) == ["active", "active"]
+    user.configure(CONFIG)
+    assert (*_finished(waiting), waiting.returncode) == ("opaque\n", "", 0), user.log()
+
+
+def _finished(process: subprocess.Popen[str]) -> tuple[str, str]:
+    try:
+        return process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()

@@ -29,6 +29,7 @@ from tokenbroker.errors import (
     UnknownProfile,
 )
 from tokenbroker.model import IssuerAnswer, Secret
+from tokenbroker_client.wire import TokenRequest
 
 
 async def test_many_callers_on_a_cold_cache_cause_one_prompt_and_one_exchange() -> None:
@@ -100,7 +101,7 @@ async def test_a_warm_caller_never_waits_for_the_renewal() -> None:
         await world.clock.advance(2699)
         world.issuer.gate.clear()
         await world.clock.advance(2)
-        served = world.broker.request(_request(), world.me)
+        served = world.broker.request(TokenRequest(profile="search"), world.me)
         assert not asyncio.iscoroutine(served), "it was answered at once"
         assert len(world.issuer.calls) == 2
         world.issuer.gate.set()
@@ -414,9 +415,3 @@ async def test_no_secret_and_no_token_is_in_any_event_or_repr() -> None:
         everything = repr(world.audit.events) + repr(served) + repr(list(world.cache)) + repr(world.issuer.calls)
         assert SECRET not in everything
         assert "token-1" not in everything
-
-
-def _request() -> object:
-    from tokenbroker_client.wire import TokenRequest  # noqa: PLC0415  # beside its only use
-
-    return TokenRequest(profile="search")
