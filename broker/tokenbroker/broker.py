@@ -280,7 +280,7 @@ class Broker:
         token = slot.token
         assert token is not None  # noqa: S101  # `served` refuses anything else
         if not self._inspector.still_there(caller.peer):
-            raise PeerGone(f"the program that asked (pid {caller.peer.pid}) is no more, or is another one now")
+            raise _gone(caller.peer)
         self.sessions.served(caller.session, entry.key, token)
         self._audit.record(
             "token served",
@@ -319,6 +319,12 @@ class Broker:
             hint="run the command again; see `broker status`",
             retry_after=1.0,
         )
+
+
+def _gone(peer: Peer) -> PeerGone:
+    if peer.pid is None:
+        return PeerGone(f"the program that asked cannot be seen: {peer.evidence or 'the kernel does not name it'}")
+    return PeerGone(f"the program that asked (pid {peer.pid}) is no more, or is another one now")
 
 
 def _anew(error: BrokerError, *, retry_after: float | None = None) -> BrokerError:

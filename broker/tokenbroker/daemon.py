@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DRAIN: Final = 5.0  # seconds that requests in flight have to finish when the daemon ends
+LAST_WORDS: Final = 1.0  # seconds more, for the answers to those that could not finish
 HOUSEKEEPING: Final = 30.0  # seconds between two rounds
 
 
@@ -134,8 +135,10 @@ class Daemon:
             await self._stop.wait()
             notifier.stopping()
             logger.info("Stopping")
-            await asyncio.gather(public.drain(DRAIN), admin.drain(DRAIN))
-            await self.broker.stop()
+            draining = asyncio.gather(public.drain(DRAIN + LAST_WORDS), admin.drain(DRAIN + LAST_WORDS))
+            await asyncio.wait({draining}, timeout=DRAIN)
+            await self.broker.stop()  # who waits for a person or an issuer even now is told
+            await draining
             await _end(background)
             await _close(self._issuers.values())
 

@@ -183,6 +183,8 @@ class Peer:
     root_start_time: float | None = None
     root_started_at: float | None = None
     """Epoch seconds at which the root process started, where it is known."""
+    handle: object = field(default=None, repr=False, compare=False)
+    """The inspector's own hold on the process, given back when the last copy of this value is gone; `None`: none."""
 
 
 @dataclass(frozen=True, slots=True)

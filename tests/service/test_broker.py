@@ -415,3 +415,38 @@ async def test_no_secret_and_no_token_is_in_any_event_or_repr() -> None:
         everything = repr(world.audit.events) + repr(served) + repr(list(world.cache)) + repr(world.issuer.calls)
         assert SECRET not in everything
         assert "token-1" not in everything
+
+
+async def test_extra_parameters_and_the_organization_reach_the_issuer() -> None:
+    """The profile's win over the issuer's."""
+    config = configuration()
+    issuer = replace(config.issuers["main"], organization="org_issuer", extra_params={"a": "1", "b": "1"})
+    search = replace(config.profiles["search"], organization="org_profile", extra_params={"b": "2"})
+    config = replace(config, issuers={"main": issuer}, profiles={**config.profiles, "search": search})
+    async with World(config) as world:
+        await world.ask()
+        await world.ask("billing")
+        assert [dict(call.extra) for call in world.issuer.calls] == [
+            {"a": "1", "b": "2", "organization": "org_profile"},
+            {"a": "1", "b": "1", "organization": "org_issuer"},
+        ]
+
+
+async def test_a_refused_credential_that_the_vault_still_holds_is_not_sent_again() -> None:
+    """The background was refused and may not read the vault; the next caller that may looks there first."""
+    async with World() as world:
+        await world.ask()
+        world.issuer.accepts = Secret("rotated at the issuer, not in the vault")
+        await world.clock.advance(3601)
+        assert len(world.issuer.calls) == 2, "the renewal was refused once and not repeated"
+        with pytest.raises(CredentialRejected, match="the vault still holds the same one"):
+            await world.ask()
+        assert len(world.issuer.calls) == 2
+        assert len(world.vault.reads) == 2
+
+
+async def test_a_peer_outside_the_pid_namespace_gets_no_token() -> None:
+    async with World() as world:
+        unseen = replace(world.me, pid=None, start_time=None, root_pid=None, evidence="its process is elsewhere")
+        with pytest.raises(PeerGone, match="cannot be seen: its process is elsewhere"):
+            await world.ask(peer=unseen)

@@ -3,8 +3,9 @@
 The argument against pid reuse: SO_PEERCRED gives a number, which may since belong to another process; SO_PEERPIDFD
 (Linux 6.5) gives a handle on the process itself. /proc is read by the number while the handle is held, and the handle
 is asked afterwards whether the process lives. If so, it lived throughout, and the number was its own throughout.
-Without the handle the start time is read before and after: facts of two processes are never mixed, but a reuse that
-happened before the first look goes unseen.
+The handle stays with the description, so that a later question, one per served token, is one system call and about
+that very process. Without the handle the start time is read before and after: facts of two processes are never mixed,
+but a reuse that happened before the first look goes unseen.
 
 A socket handed on to another process still names the one that connected, and is refused when that one has ended.
 """
@@ -16,6 +17,7 @@ import os
 import select
 import socket
 import struct
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from tokenbroker.errors import PeerGone
@@ -57,8 +59,30 @@ def peer_handle(sock: socket.socket) -> int | None:
         raise PeerGone(f"peer cannot be held on to: {error.strerror}") from error
 
 
+class Handle:
+    """A pidfd, closed with its last user, and the process that it was found to be."""
+
+    __slots__ = ("_fd", "_poll", "pid", "start_time")
+
+    def __init__(self, fd: int) -> None:
+        """Own `fd`."""
+        self._fd = fd
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLIN)
+        self.pid: int | None = None
+        self.start_time: float | None = None
+
+    def ended(self) -> bool:
+        """Tell whether the process ended: only then is its pidfd readable (pidfd_open(2))."""
+        return bool(self._poll.poll(0))
+
+    def __del__(self) -> None:
+        """Close the descriptor."""
+        os.close(self._fd)
+
+
 class LinuxPeerInspector:
-    """`PeerInspector` of Linux. Keeps nothing between calls."""
+    """`PeerInspector` of Linux. Keeps nothing between calls but what stands in the peers it described."""
 
     def __init__(
         self, proc: ProcFs | None = None, *, handle: Callable[[socket.socket], int | None] = peer_handle
@@ -73,18 +97,23 @@ class LinuxPeerInspector:
         if pid is None:
             return Peer(uid=uid, gid=gid, evidence=OUTSIDE)
         pidfd = self._handle(sock)
-        try:
-            peer = self._described(pid, uid, gid)
-            if not self.still_there(peer) or (pidfd is not None and _ended(pidfd)):
-                raise _gone(pid)
-        finally:
-            if pidfd is not None:
-                os.close(pidfd)
+        handle = None if pidfd is None else Handle(pidfd)
+        peer = self._described(pid, uid, gid)
+        if handle is not None:
+            handle.pid, handle.start_time = peer.pid, peer.start_time
+            peer = replace(peer, handle=handle)
+        if not self.still_there(peer):
+            raise _gone(pid)
         return peer
 
     def still_there(self, peer: Peer) -> bool:
         """Tell whether the process described still runs under its pid; `False` for one that could not be described."""
-        return peer.pid is not None and peer.start_time is not None and self.alive(peer.pid, peer.start_time)
+        if peer.pid is None or peer.start_time is None:
+            return False
+        handle = peer.handle
+        if isinstance(handle, Handle):
+            return (handle.pid, handle.start_time) == (peer.pid, peer.start_time) and not handle.ended()
+        return self.alive(peer.pid, peer.start_time)
 
     def alive(self, pid: int, start_time: float) -> bool:
         """Tell whether the process `pid` that started at `start_time` still runs."""
@@ -100,13 +129,6 @@ class LinuxPeerInspector:
         return describe(
             uid, gid, process._replace(uid=uid), ancestors, arguments=arguments, cgroup=self._proc.cgroup(pid)
         )
-
-
-def _ended(pidfd: int) -> bool:
-    """Tell whether the process behind a pidfd ended: only then is it readable (pidfd_open(2))."""
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def _gone(pid: int) -> PeerGone:
