@@ -86,6 +86,8 @@ class Broker:
         self._clock = clock
         self._decisions: dict[tuple[object, ...], policy.Allow | policy.Ask] = {}
         self._stopping = False
+        self.unusable: BrokerError | None = None
+        """Why nothing can be served, when there is no configuration to serve by; told to everyone who asks."""
 
     # --- asking
 
@@ -95,7 +97,9 @@ class Broker:
         Raises, now or when awaited, whatever of `errors.py` describes why there is no token.
         """
         if self._stopping:
-            raise Stopping("the broker is shutting down", hint="run the command again", retry_after=1.0)
+            raise _shutting_down()
+        if self.unusable is not None:
+            raise _anew(self.unusable)
         profile = policy.find_profile(
             self.config, name=wanted.profile, audience=wanted.audience, resource=wanted.resource
         )
@@ -198,7 +202,7 @@ class Broker:
     async def stop(self) -> None:
         """Refuse new requests, give up flights, forget everything."""
         self._stopping = True
-        self.drop(lambda _: True, Stopping("the broker is shutting down", hint="run the command again"))
+        self.drop(lambda _: True, _shutting_down())
         await self.unlock.close()
 
     # --- inside
@@ -248,6 +252,8 @@ class Broker:
                 tuple(caller.allow.client.refs()), may_prompt=caller.may_prompt and not has_fallback
             )
         except VaultError:
+            if self._stopping:  # what was cancelled looks locked, and no unlock would help
+                raise _shutting_down() from None
             if not lifecycle.usable(entry.slot, self._clock.now(), caller.min_ttl):
                 raise
             return self._serve(caller, self._clock.now(), "stale")
@@ -325,6 +331,10 @@ def _gone(peer: Peer) -> PeerGone:
     if peer.pid is None:
         return PeerGone(f"the program that asked cannot be seen: {peer.evidence or 'the kernel does not name it'}")
     return PeerGone(f"the program that asked (pid {peer.pid}) is no more, or is another one now")
+
+
+def _shutting_down() -> Stopping:
+    return Stopping("the broker is shutting down", hint="run the command again", retry_after=1.0)
 
 
 def _anew(error: BrokerError, *, retry_after: float | None = None) -> BrokerError:

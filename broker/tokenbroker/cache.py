@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from tokenbroker import lifecycle
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 TICK: Final = 15.0  # seconds at most between two looks at all tokens: after the machine slept nothing else wakes us
 SHORTEST_TICK: Final = 0.05
+SLICE: Final = 500  # tokens looked at before others have their turn
 FAILURE_SHOWN: Final = 600.0  # seconds for which a failure without a token stays in `broker status`
 
 
@@ -54,6 +55,7 @@ class TokenCache:
         self._random = random
         self._entries: dict[TokenKey, Entry] = {}
         self._news = asyncio.Event()
+        self._next_look = float("-inf")  # on the elapsed clock
 
     def entry(self, key: TokenKey) -> Entry:
         """Return the place for `key`, making it if needed."""
@@ -115,7 +117,7 @@ class TokenCache:
         """Renew tokens before anyone waits for them, until cancelled."""
         while True:
             self._news.clear()
-            delay = self.tick()
+            delay = await self._look()
             timer = asyncio.ensure_future(self._clock.sleep(delay))
             news = asyncio.ensure_future(self._news.wait())
             try:
@@ -124,20 +126,35 @@ class TokenCache:
                 timer.cancel()
                 news.cancel()
 
-    def tick(self) -> float:
+    async def _look(self) -> float:
         """Start the renewals that are due, forget what lapsed; return the seconds until the next look."""
-        now = self._clock.now()
         wait = TICK
-        for entry in list(self._entries.values()):
-            if lifecycle.renewal_due(entry.slot, now):
-                self.renew(entry)
-            elif _lapsed(entry.slot, now):
-                del self._entries[entry.key]
-                continue
+        now = self._clock.now()
+        for number, entry in enumerate(list(self._entries.values()), start=1):
             due = lifecycle.seconds_to_renewal(entry.slot, now)
             if due:
                 wait = min(wait, due)
-        return max(wait, SHORTEST_TICK)
+            elif self._entries.get(entry.key) is entry:
+                self._tend(entry, now)
+            if number % SLICE == 0:
+                await asyncio.sleep(0)
+                now = self._clock.now()
+        wait = max(wait, SHORTEST_TICK)
+        self._next_look = now.elapsed + wait
+        return wait
+
+    def _tend(self, entry: Entry, now: Instant) -> None:
+        if lifecycle.renewal_due(entry.slot, now):
+            self.renew(entry)
+        elif _lapsed(entry.slot, now):
+            del self._entries[entry.key]
+
+    def _expect(self, entry: Entry) -> None:
+        """Look at all tokens sooner if this one, once it is used, may need that: a look at many takes long."""
+        now = self._clock.now()
+        due = lifecycle.seconds_to_renewal(replace(entry.slot, used=True), now)
+        if due is not None and not now.elapsed < self._next_look <= now.elapsed + due:
+            self._news.set()
 
     async def _fly(self, entry: Entry, *, attempts: int, may_prompt: bool) -> None:
         """One fetch from start to settled slot; raises nothing but cancellation."""
@@ -157,7 +174,7 @@ class TokenCache:
             self._audit.record("token fetched", {"profile": key.profile, "client": key.client, **told})
         finally:
             entry.flight = None
-            self._news.set()
+            self._expect(entry)
 
     def _fetch_failed(self, entry: Entry, error: Exception, *, reread: bool) -> None:
         if not isinstance(error, BrokerError):

@@ -23,6 +23,7 @@ from tokenbroker.api.http import HttpServer
 from tokenbroker.api.public import PublicApi
 from tokenbroker.broker import Broker
 from tokenbroker.cache import TokenCache
+from tokenbroker.config import Config
 from tokenbroker.errors import ConfigError
 from tokenbroker.events import Events
 from tokenbroker.exchange import Exchange
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from tokenbroker.config import Config
     from tokenbroker.model import Instant, Peer, SecretRef
     from tokenbroker.paths import Surroundings
     from tokenbroker.ports import Issuer, Vault
@@ -60,6 +60,8 @@ class Options:
     socket: str | None = None
     config: Config | None = None
     vault: Vault | None = None
+    hardening: Mapping[str, str] | None = None
+    """What `harden` said of each measure; `None`: nothing was hardened."""
 
 
 class NobodyToAsk:
@@ -78,18 +80,19 @@ class Daemon:
         self._options = options
         self._here = here
         self._environ = dict(here.environ)
-        config = options.config or config_text.load(_must(options.config_path))
-        self._vault = options.vault or build_vault(config, here)
+        self._activated = activation.activated_sockets(self._environ, pid=os.getpid(), platform=here.platform)
+        self._config_error: ConfigError | None = None
+        config = options.config or self._first_config()
+        vault = options.vault or build_vault(config, here)
         self.clock = SystemClock()
         self.events = Events(lambda: self.clock.now().wall)
         self.inspector = inspector_for(here.platform)
         self._issuers: dict[str, Issuer] = {}
         self._started: Instant = self.clock.now()
-        self._reload_error: ConfigError | None = None
         self._stop = asyncio.Event()
         self.ready = asyncio.Event()
         """Set once the sockets answer."""
-        self.unlock = Unlock(self._vault, config.unlock, self.clock, refs=self._refs)
+        self.unlock = Unlock(vault, config.unlock, self.clock, refs=self._refs)
         self.broker = Broker(
             config,
             unlock=self.unlock,
@@ -102,6 +105,7 @@ class Daemon:
             audit=self.events,
             clock=self.clock,
         )
+        self.broker.unusable = self._config_error
         self._public = PublicApi(self.broker, self.inspector, uid=here.uid)
         self._admin = AdminApi(
             self.broker,
@@ -125,7 +129,7 @@ class Daemon:
             await admin.serve(listening["admin"])
             self._on_signals(notifier)
             logger.info("Listening version=%s pid=%d", __version__, os.getpid())
-            notifier.ready("serving")
+            notifier.ready(self._condition())
             self.ready.set()
             background = [
                 asyncio.create_task(self.broker.cache.run(), name="renewals"),
@@ -153,17 +157,36 @@ class Daemon:
                 "development parts have no configuration to read", hint="start `broker serve` without --dev"
             )
         try:
-            config = _with_vault(config_text.load(self._options.config_path), self.broker.config)
+            config = config_text.load(self._options.config_path)
         except ConfigError as error:
-            self._reload_error = error
+            self._config_error = error
             self.events.record("reload refused", {"why": error.message})
             raise
-        self._reload_error = None
         before = list(self._issuers.values())
+        if config.vault != self.broker.config.vault:
+            self.broker.lock("the vault is another one now")
+            self.unlock.replace(build_vault(config, self._here))
         self.unlock.configure(config.unlock)
         self.broker.configure(config, self._exchange(config))
+        self._config_error = self.broker.unusable = None
         self._retired = asyncio.ensure_future(_close(before))  # kept, or the loop may forget it half done
         self.events.record("reloaded", {"profiles": len(config.profiles)})
+
+    def _first_config(self) -> Config:
+        """Read the configuration. Raises `ConfigError`, unless systemd or launchd started us because somebody asked.
+
+        Then to end would leave the caller waiting, and be started again for it without end. So the caller is told, and
+        the daemon waits for the file to be mended and a reload.
+        """
+        path = self._options.config_path
+        try:
+            return config_text.load(_must(path))
+        except ConfigError as error:
+            if not self._activated:
+                raise
+            logger.error("Configuration refused why=%s", error.message)  # noqa: TRY400  # no trace: the message says all
+            self._config_error = error
+            return Config(path=path)
 
     def _refs(self) -> tuple[SecretRef, ...]:
         return self.broker.config.refs()
@@ -183,7 +206,7 @@ class Daemon:
 
     def _listen(self, cleanup: contextlib.ExitStack) -> Mapping[str, socket.socket]:
         """Take the sockets that systemd or launchd made, else make them."""
-        given = activation.activated_sockets(self._environ, pid=os.getpid(), platform=self._here.platform)
+        given = dict(self._activated)
         places = {
             "broker": self._here.socket(self._options.socket),
             "admin": self._here.admin_socket(self._options.socket),
@@ -200,7 +223,7 @@ class Daemon:
             notifier.reloading()
             with contextlib.suppress(ConfigError):  # recorded, and shown by `broker status`
                 self.reload()
-            notifier.ready("serving" if self._reload_error is None else "serving; the new configuration was refused")
+            notifier.ready(self._condition())
 
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -216,14 +239,23 @@ class Daemon:
             self.broker.sessions.sweep(self.clock.now())
             await self.clock.sleep(min(beat or HOUSEKEEPING, HOUSEKEEPING))
 
+    def _condition(self) -> str:
+        """Say in one line how the daemon is, for `systemctl --user status`."""
+        if self._config_error is None:
+            return "serving"
+        if self.broker.unusable is None:
+            return "serving; the new configuration was refused"
+        return "answering that the configuration is wrong: see `broker status`"
+
     def _about(self) -> dict[str, Any]:
-        error = self._reload_error
+        error = self._config_error
         return {
             "version": __version__,
             "pid": os.getpid(),
             "started_at": self._started.wall,
             "config": str(self._options.config_path) if self._options.config_path else None,
-            "reload_error": {"code": error.code, "message": error.message, "hint": error.hint} if error else None,
+            "config_error": {"code": error.code, "message": error.message, "hint": error.hint} if error else None,
+            "hardening": dict(self._options.hardening or {}),
         }
 
 
@@ -246,16 +278,6 @@ def _must(path: Path | None) -> Path:
     if path is None:
         raise ConfigError("no configuration was given", hint="write one with `broker init`")
     return path
-
-
-def _with_vault(config: Config, running: Config) -> Config:
-    """Return `config` if it keeps to the vault that is open. Raises `ConfigError`."""
-    if config.vault != running.vault:
-        raise ConfigError(
-            "section [vault] cannot change while the broker runs",
-            hint="restart it: `systemctl --user restart tokenbroker`, or end `broker serve` and start it again",
-        )
-    return config
 
 
 async def _end(tasks: list[asyncio.Task[None]]) -> None:

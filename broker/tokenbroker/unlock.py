@@ -90,6 +90,13 @@ class Unlock:
         """Take over a new configuration; what is already read stays."""
         self._config = config
 
+    def replace(self, vault: Vault) -> None:
+        """Read from another vault from now on; to be called when locked."""
+        before, self._vault = self._vault, vault
+        self._last_error = None
+        self._not_before = float("-inf")
+        self._closing = asyncio.ensure_future(before.close())  # kept, or the loop may forget it half done
+
     @property
     def vault(self) -> Vault:
         """The vault behind it."""
@@ -153,8 +160,8 @@ class Unlock:
         forgotten = sum(isinstance(value, Secret) for value in self._values.values())
         self._values = {}
         self._since = None
-        if self._reading is not None:
-            self._reading.cancel()
+        if self._reading is not None and not self._reading.cancelling():
+            self._reading.cancel()  # once: a second would cut short the vault's own tidying up
         return forgotten
 
     def expire(self) -> bool:

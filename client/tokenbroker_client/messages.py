@@ -6,6 +6,7 @@ Rules of this file: lower case, no final period, subject first; a hint names one
 from __future__ import annotations
 
 import errno
+import math
 from typing import TYPE_CHECKING, Final
 
 from tokenbroker_client import paths
@@ -98,7 +99,7 @@ def _default_hint(error: ClientError) -> str:
     if not error.retryable:
         return "find the fault with `broker doctor`"
     wait = getattr(error, "retry_after", None)
-    return f"run the command again in {wait:g} s" if wait else "run the command again"
+    return f"run the command again in {math.ceil(wait)} s" if wait else "run the command again"
 
 
 def _one_line(text: str) -> str:

@@ -36,6 +36,8 @@ EXIT_LOCKED: Final = 5
 EXIT_MIN_TTL: Final = 6
 EXIT_TRY_AGAIN: Final = 75  # EX_TEMPFAIL of sysexits.h
 
+_COMPACT: Final = json.JSONEncoder(separators=(",", ":"))  # made once: `json.dumps` makes one per call
+
 _EXIT_BY_CODE: Final = {
     "denied": EXIT_DENIED,
     "no_client": EXIT_DENIED,
@@ -306,7 +308,7 @@ def _texts(value: Any) -> tuple[str, ...]:
 
 
 def _json(fields: Mapping[str, Any]) -> bytes:
-    return json.dumps(fields, separators=(",", ":")).encode()
+    return _COMPACT.encode(fields).encode()
 
 
 def _object(body: bytes, types: Mapping[str, type | tuple[type, ...]]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class Rig:
         self.events = Events(lambda: self.world.clock.now().wall)
         self.world.broker._audit = self.events
         self.world.cache._audit = self.events
-        self.reload_error: ConfigError | None = None
+        self.config_error: ConfigError | None = None
         self.uid = os.getuid()
         self.paths = {"public": folder / "s" / "broker.sock", "admin": folder / "s" / "admin" / "admin.sock"}
 
@@ -67,8 +67,8 @@ class Rig:
                 server.close()
 
     def reload(self) -> None:
-        if self.reload_error is not None:
-            raise self.reload_error
+        if self.config_error is not None:
+            raise self.config_error
 
     async def send(
         self, method: str, path: str, body: str = "", *, to: str = "public", kind: str = FORM
@@ -270,7 +270,7 @@ async def test_revoke(rig: Rig, body: dict[str, object], status: int, tokens: in
 
 async def test_reload_says_what_is_wrong(rig: Rig) -> None:
     assert (await rig.admin("POST", "/v1/reload"))[0] == 200
-    rig.reload_error = ConfigError("config.toml line 3: vault.backend: expected …, found …")
+    rig.config_error = ConfigError("config.toml line 3: vault.backend: expected …, found …")
     status, _, answer = await rig.admin("POST", "/v1/reload")
     assert (status, answer["code"]) == (400, "config")
     assert "line 3" in answer["error_description"]

@@ -73,7 +73,7 @@ def refused(code: str, **more: object) -> BrokerRefused:
         pytest.param(refused("denied", hint="ask ada"), "ask ada", id="the broker's own hint"),
         pytest.param(refused("denied"), "see what you may have with `broker-token --list`", id="by its code"),
         pytest.param(refused("busy", retryable=True), "run the command again", id="retryable"),
-        pytest.param(refused("busy", retryable=True, retry_after=2.5), "run the command again in 2.5 s", id="and when"),
+        pytest.param(refused("busy", retryable=True, retry_after=2.5), "run the command again in 3 s", id="and when"),
         pytest.param(refused("odd"), "find the fault with `broker doctor`", id="anything else"),
         pytest.param(ClientError("it is so"), "find the fault with `broker doctor`", id="of the client"),
     ],

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["Connection", "HttpServer", "Limits", "Request", "Response", "Stream"]
 
 _READ_SIZE: Final = 16 * 1024  # bytes taken from the kernel at once, so also what one read can pipeline
-_SETTLE_PASSES: Final = 5  # turns of the event loop in which what the kernel already holds becomes requests
+_ACCEPTS: Final = 16  # new connections per turn of the loop; describing a peer takes up to half a millisecond
+_SETTLE_PASSES: Final = 40  # turns of the loop in which what the kernel holds becomes requests: a full queue takes 32
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +64,10 @@ class HttpServer:
         """Start to accept on `sock`, which is bound already; returns at once. The server closes `sock` when it ends."""
         loop = asyncio.get_running_loop()
         # Not create_unix_server: from Python 3.13 on that removes the socket's file, which may be systemd's.
-        self._listeners.append(await loop.create_server(lambda: Channel(self, loop), sock=sock))
+        # To asyncio `backlog` is also how many it takes in one turn of the loop, in which nobody else is answered.
+        self._listeners.append(await loop.create_server(lambda: Channel(self, loop), sock=sock, backlog=_ACCEPTS))
+        # A full queue turns away, on Linux, every program whose connect does not block, which asyncio's do not see.
+        sock.listen(self.limits.connections)
 
     async def drain(self, grace: float) -> None:
         """Accept no more, close idle connections, let requests in flight finish for `grace` seconds, then cut them."""

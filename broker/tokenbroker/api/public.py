@@ -9,6 +9,7 @@ Rules of this file:
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from tokenbroker.api import views
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from tokenbroker.ports import PeerInspector
 
 FORM: Final = "application/x-www-form-urlencoded"
+REMEMBERED: Final = 64  # request bodies, 16 KiB at most: a program asks in the same words again and again
 
 
 class PublicApi:
@@ -37,6 +39,7 @@ class PublicApi:
         self._broker = broker
         self._inspector = inspector
         self._uid = uid
+        self._decode = lru_cache(REMEMBERED)(wire.decode_request)
         self._routes: dict[str, tuple[str, Callable[[Request], Response | Awaitable[Response]]]] = {
             wire.TOKEN_PATH: ("POST", self._token),
             wire.REJECTED_PATH: ("POST", self._rejected),
@@ -64,7 +67,7 @@ class PublicApi:
         if kind != FORM:
             raise UsageError("the request is not a form", hint=f"send it as {FORM} (RFC 6749 §4.4.2)")
         try:
-            wanted = wire.decode_request(request.body)
+            wanted = self._decode(request.body)
         except wire.WireError as error:
             raise refused(error) from None
         served = self._broker.request(wanted, request.connection.state)

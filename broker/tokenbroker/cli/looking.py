@@ -49,8 +49,8 @@ def status_text(state: dict[str, Any], now: float) -> str:
         f"config   {state['config'] or 'development parts, nothing real'}: {count(state['profiles'], 'profile')}",
         f"vault    {_vault_line(state['vault'], now)}",
     ]
-    if state.get("reload_error"):
-        lines.append(f"reload   refused: {state['reload_error']['message']}")
+    if state["config_error"]:
+        lines.append(f"refused  {state['config_error']['message']}: mend it, then `broker reload`")
     for ref, problem in state["vault"]["failures"].items():
         lines.append(f"  not read  {ref}: {problem['message']}")
     if not state["tokens"]:

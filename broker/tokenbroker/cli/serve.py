@@ -30,25 +30,26 @@ def serve(arguments: argparse.Namespace, here: Surroundings) -> int:
             logging.getLogger(__name__).warning("Hardening not in force measure=%s why=%s", name, outcome)
     if arguments.dev and arguments.config:
         raise ConfigError("--dev takes no --config: development parts never meet a real configuration")
-    asyncio.run(_development(arguments, here) if arguments.dev else _real(arguments, here))
+    run = _development if arguments.dev else _real
+    asyncio.run(run(arguments, here, measures))
     return 0
 
 
-async def _real(arguments: argparse.Namespace, here: Surroundings) -> None:
+async def _real(arguments: argparse.Namespace, here: Surroundings, measures: dict[str, str]) -> None:
     from tokenbroker.daemon import Daemon, Options  # noqa: PLC0415  # after hardening, before anything is read
 
-    options = Options(here.config_file(arguments.config), arguments.socket)
+    options = Options(here.config_file(arguments.config), arguments.socket, hardening=measures)
     await Daemon(options, here).run()
 
 
-async def _development(arguments: argparse.Namespace, here: Surroundings) -> None:
+async def _development(arguments: argparse.Namespace, here: Surroundings, measures: dict[str, str]) -> None:
     from tokenbroker.daemon import Daemon, Options  # noqa: PLC0415
     from tokenbroker.dev.world import DevWorld  # noqa: PLC0415
     from tokenbroker.vaults.dev import DevVault  # noqa: PLC0415
 
     async with DevWorld.start() as world:
         print(NOTICE.format(url=world.api.url), file=sys.stderr)
-        options = Options(None, arguments.socket, world.config, DevVault(world.secrets))
+        options = Options(None, arguments.socket, world.config, DevVault(world.secrets), measures)
         await Daemon(options, here).run()
 
 

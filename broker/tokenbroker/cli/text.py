@@ -12,7 +12,7 @@ _UNITS: Final = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, width: int | None = None) -> str:
     """Lay out columns by two spaces; with `width`, lines are cut there. Readable without colour."""
-    grid = [list(head), *[[_plain(cell) for cell in row] for row in rows]]
+    grid = [list(head), *[[plain(cell) for cell in row] for row in rows]]
     widths = [max(len(row[column]) for row in grid) for column in range(len(head))]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in grid]
     return "\n".join(line if width is None or len(line) <= width else line[: width - 1] + "…" for line in lines)
@@ -34,6 +34,6 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _plain(text: str) -> str:
-    """Keep a program's path from writing control characters to the terminal."""
+def plain(text: str) -> str:
+    """Keep a program's path, or what an issuer said, from writing control characters to the terminal."""
     return "".join(c if c.isprintable() else "?" for c in text)

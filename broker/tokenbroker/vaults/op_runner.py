@@ -80,6 +80,7 @@ class OpRunner:
         _send(helper, request)
         # A task of its own, so that cancelling the caller cannot cut a frame in two.
         answer = asyncio.create_task(self._answer(helper))
+        answer.add_done_callback(_retrieve)
         try:
             async with asyncio.timeout(limit):
                 return await asyncio.shield(answer)
@@ -141,6 +142,12 @@ class OpRunner:
                 os.killpg(group, signal.SIGKILL)
         with contextlib.suppress(ProcessLookupError):
             helper.kill()
+
+
+def _retrieve(task: asyncio.Task[Completed]) -> None:
+    """Take note of how an answer ended: who gave up its call does not, and asyncio would log that with a traceback."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _send(helper: Process, message: dict[str, Any]) -> None:

@@ -1,0 +1,36 @@
+"""`make bench`: measure everything, print one table; exit status 1 when a target is missed.
+
+    python -m bench [PART]…
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import sys
+import time
+
+from bench.report import Row, table
+
+PARTS = ("command", "sockets", "scale", "burst", "lives", "start", "stalls")
+
+
+def main() -> int:
+    """Run the parts named on the command line, all if none is."""
+    wanted = sys.argv[1:] or PARTS
+    unknown = [part for part in wanted if part not in PARTS]
+    if unknown:
+        sys.exit(f"bench: error: unknown part `{unknown[0]}`, expected one of {', '.join(PARTS)}")
+    rows: list[Row] = []
+    started = time.monotonic()
+    for part in wanted:
+        print(f"bench: {part} …", file=sys.stderr, flush=True)
+        rows += importlib.import_module(f"bench.{part}").rows()
+    machine = f"{platform.system()} {platform.release()}, Python {platform.python_version()}, {os.cpu_count()} cores"
+    print(f"{machine}, load average {os.getloadavg()[0]:.1f}, {time.monotonic() - started:.0f} s\n\n{table(rows)}")
+    return int(any(row.met is False for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

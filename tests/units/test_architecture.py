@@ -1,0 +1,293 @@
+"""The picture in docs/architecture.md, enforced: who may import whom, who may touch time, chance and secrets."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from _pytest.mark import ParameterSet
+
+ROOT = Path(__file__).parents[2]
+SOURCES = {"tokenbroker": ROOT / "broker", "tokenbroker_client": ROOT / "client"}
+
+# Top-level modules of the broker by layer; a package such as `vaults` is a layer of its own.
+TOP_LEVEL = {
+    "values": {"model", "errors", "suggest"},
+    "pure": {
+        "claims", "config", "config_fields", "config_sections", "config_text", "config_values", "lifecycle", "policy",
+        "ports", "toml_lines",
+    },
+    "core": {"broker", "cache", "events", "exchange", "sessions", "unlock"},
+    "paths": {"paths"},
+    "daemon": {"daemon"},
+}  # fmt: skip
+LOWER = {"values", "pure"}
+MAY_IMPORT = {
+    "values": {"values"},
+    "pure": LOWER,
+    "core": LOWER | {"core"},
+    "paths": {"values", "paths"},
+    "vaults": LOWER | {"vaults"},
+    "issuers": LOWER | {"issuers"},
+    "peers": LOWER | {"peers"},
+    "system": LOWER | {"system"},
+    "api": LOWER | {"core", "api"},
+    "daemon": LOWER | {"core", "paths", "api", "vaults", "issuers", "peers", "system", "daemon"},
+    "dev": LOWER | {"core", "paths", "vaults", "daemon", "dev"},
+}  # `cli` is on top and may import anything
+# The parser checks what each preset insists on, and a preset is data.
+EXCEPTIONS = {("tokenbroker.config_sections", "tokenbroker.issuers.presets")}
+SHARED_WITH_CLIENT = {"wire", "paths", "errors", "transport"}
+
+# Modules that say of themselves that they are pure: they get no clock, no chance, no kernel.
+PURE = [
+    "tokenbroker.model", "tokenbroker.errors", "tokenbroker.suggest", "tokenbroker.claims", "tokenbroker.config",
+    "tokenbroker.config_fields", "tokenbroker.config_sections", "tokenbroker.config_values", "tokenbroker.lifecycle",
+    "tokenbroker.policy", "tokenbroker.toml_lines", "tokenbroker.api.messages", "tokenbroker.api.reader",
+    "tokenbroker.api.views", "tokenbroker.issuers.addresses", "tokenbroker.issuers.presets",
+    "tokenbroker.issuers.problems", "tokenbroker.issuers.response", "tokenbroker.peers.evidence",
+    "tokenbroker.vaults.op_errors", "tokenbroker.vaults.op_item", "tokenbroker.vaults.op_reference",
+    "tokenbroker.vaults.op_template", "tokenbroker_client.wire", "tokenbroker_client.formats",
+    "tokenbroker_client.http1", "tokenbroker_client.calls", "tokenbroker_client.errors",
+]  # fmt: skip
+IMPURE = {
+    "asyncio", "os", "pathlib", "random", "secrets", "select", "selectors", "shutil", "signal", "socket", "subprocess",
+    "sys", "tempfile", "threading", "time", "logging",
+}  # fmt: skip
+
+# Where the outside comes in. `dev` is a world of its own and `cli` reads what it shows.
+READS_ENVIRON = {"tokenbroker.paths", "tokenbroker_client.environment"}
+READS_CLOCK = {
+    "tokenbroker.system.clock",
+    "tokenbroker.peers.procfs",  # when the machine was started, to date a process
+    "tokenbroker.system.notify",  # systemd wants the moment at which a reload began
+    "tokenbroker.vaults.op_terminal",  # a program of its own
+    "tokenbroker_client.transport",
+}
+DRAWS_RANDOM = {
+    "tokenbroker.daemon",
+    "tokenbroker.sessions",  # ids
+    "tokenbroker.api.http",  # correlation ids
+    "tokenbroker.issuers.token_endpoint",  # jti of an assertion
+    "tokenbroker.vaults.op",  # the template's separator
+}
+REVEALS = {
+    "tokenbroker.api.public",  # the token, to the peer
+    "tokenbroker.exchange",  # a client id that is kept as a secret
+    "tokenbroker.issuers.authentication",  # the credential, to the issuer
+    "tokenbroker.issuers.exchange",  # to strike it from what an issuer says
+}
+CLOCKS = {"time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "clock_gettime"}
+MUTATORS = {"append", "add", "update", "setdefault", "pop", "popitem", "clear", "extend", "insert", "remove", "discard"}
+
+# Third-party packages that a file of the daemon may import when it is loaded; all others are imported where used.
+EAGER = {
+    "tokenbroker.api.reader": {"httptools"},
+    "tokenbroker.issuers.transport": {"aiohttp", "yarl"},
+}
+MAX_LINES = 400
+MAX_FUNCTION = 60
+
+
+@dataclass(frozen=True)
+class Module:
+    """One file of the project."""
+
+    name: str
+    path: Path
+    tree: ast.Module
+
+    @property
+    def layer(self) -> str:
+        package, *rest = self.name.split(".")
+        if package == "tokenbroker_client":
+            return "client"
+        if not rest:
+            return "values"  # tokenbroker itself: its version
+        return next((layer for layer, names in TOP_LEVEL.items() if rest[0] in names), rest[0])
+
+    def imports(self, *, eager: bool = False) -> set[str]:
+        """Return the full names of imported modules; `eager`: only those that loading the file loads."""
+        found: set[str] = set()
+        for node in self._eager() if eager else ast.walk(self.tree):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                below = {f"{node.module}.{alias.name}" for alias in node.names} & set(modules())
+                found |= below or {node.module}
+        return found
+
+    def _eager(self) -> Iterator[ast.stmt]:
+        for node in self.tree.body:
+            if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+                yield node
+
+    def attributes(self) -> set[str]:
+        """Return every `name.attribute` that stands in the file."""
+        return {
+            f"{node.value.id}.{node.attr}"
+            for node in ast.walk(self.tree)
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+        }
+
+
+@cache
+def modules() -> dict[str, Module]:
+    """Parse every file of both packages."""
+    found: dict[str, Module] = {}
+    for package, root in SOURCES.items():
+        for path in sorted((root / package).rglob("*.py")):
+            name = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+            found[name] = Module(name, path, ast.parse(path.read_text(), filename=str(path)))
+    return found
+
+
+def each() -> list[ParameterSet]:
+    return [pytest.param(module, id=name) for name, module in modules().items()]
+
+
+def ours(names: set[str], package: str) -> set[str]:
+    return {name for name in names if name == package or name.startswith(f"{package}.")}
+
+
+def test_there_is_something_to_check() -> None:
+    """A moved folder would pass everything."""
+    assert len(modules()) > 80
+
+
+@pytest.mark.parametrize("module", each())
+def test_arrows_point_down(module: Module) -> None:
+    """No file imports from a layer above its own, not even for its types."""
+    if module.layer in {"cli", "client"}:
+        return
+    assert module.layer in MAY_IMPORT, "a new file: give it a layer here and in docs/architecture.md"
+    for imported in ours(module.imports(), "tokenbroker"):
+        if (module.name, imported) not in EXCEPTIONS:
+            assert modules()[imported].layer in MAY_IMPORT[module.layer], f"{module.name} imports {imported}"
+
+
+@pytest.mark.parametrize("module", each())
+def test_the_two_packages_meet_in_four_modules(module: Module) -> None:
+    """The client never imports the broker; the broker imports what both sides must agree on, and no more."""
+    if module.layer == "client":
+        assert not ours(module.imports(), "tokenbroker")
+        return
+    shared = {f"tokenbroker_client.{name}" for name in SHARED_WITH_CLIENT}
+    assert ours(module.imports(), "tokenbroker_client") <= shared
+
+
+@pytest.mark.parametrize("module", each())
+def test_the_client_needs_the_standard_library_alone(module: Module) -> None:
+    """Other people's libraries are named for types only, or found by name when a program has them."""
+    if module.layer == "client":
+        outside = {name.partition(".")[0] for name in module.imports(eager=True)}
+        assert outside - sys.stdlib_module_names <= {"tokenbroker_client"}
+
+
+@pytest.mark.parametrize("module", each())
+def test_heavy_libraries_are_imported_where_they_are_used(module: Module) -> None:
+    """Loading a file of the daemon loads no third-party package, but for the two files that are about one."""
+    if module.layer in {"client", "dev"}:
+        return
+    outside = {name.partition(".")[0] for name in module.imports(eager=True)} - sys.stdlib_module_names
+    assert outside - {"tokenbroker", "tokenbroker_client"} <= EAGER.get(module.name, set())
+
+
+def loaded(code: str) -> set[str]:
+    """Run `code` in a new interpreter and return the modules that it loaded."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", f"{code}\nimport sys\nprint(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(done.stdout.split())
+
+
+def test_the_daemon_starts_without_the_slow_imports() -> None:
+    """They happen in a thread once the sockets answer, or never."""
+    heavy = {"aiohttp", "authlib", "cryptography", "joserfc", "jwt", "keyring", "platformdirs"}
+    assert not loaded("import tokenbroker.daemon") & heavy
+
+
+def test_looking_does_not_load_the_daemon() -> None:
+    """`broker status` is run by scripts and status bars."""
+    assert not loaded("import tokenbroker.cli.looking") & {"asyncio", "tokenbroker.daemon", "tokenbroker.broker"}
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_pure_files_touch_nothing(name: str) -> None:
+    """What is called pure gets time, chance, environment and files as arguments."""
+    imported = {one.partition(".")[0] for one in modules()[name].imports(eager=True)}
+    assert not imported & IMPURE
+
+
+@pytest.mark.parametrize("module", each())
+def test_the_outside_comes_in_at_its_edges(module: Module) -> None:
+    """Environment, clocks, chance and the revealing of secrets are each confined to the files named above."""
+    if module.layer == "dev":
+        return
+    found = module.attributes()
+    if {"os.environ", "os.getenv", "os.environb"} & found:
+        assert module.name in READS_ENVIRON
+    if {f"time.{clock}" for clock in CLOCKS} & found and module.layer != "cli":
+        assert module.name in READS_CLOCK
+    if {"random", "secrets"} & module.imports():
+        assert module.name in DRAWS_RANDOM
+    calls = (node.func for node in ast.walk(module.tree) if isinstance(node, ast.Call))
+    if any(isinstance(function, ast.Attribute) and function.attr == "reveal" for function in calls):
+        assert module.name in REVEALS
+
+
+@pytest.mark.parametrize("module", each())
+def test_there_is_no_global_state(module: Module) -> None:
+    """No `global`, and nobody changes a list, dict or set that belongs to a module."""
+    held = {
+        target.id
+        for node in module.tree.body
+        if isinstance(node, ast.Assign | ast.AnnAssign)
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+        if isinstance(target, ast.Name)
+    }
+    for node in ast.walk(module.tree):
+        assert not isinstance(node, ast.Global)
+        if isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load) and isinstance(node.value, ast.Name):
+            assert node.value.id not in held, f"line {node.lineno}"
+        function = node.func if isinstance(node, ast.Call) else None
+        if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name) and function.attr in MUTATORS:
+            assert function.value.id not in held, f"line {function.lineno}"
+
+
+@pytest.mark.parametrize("module", each())
+def test_files_and_functions_stay_short(module: Module) -> None:
+    """A file can be read in one sitting, a function on one screen."""
+    assert len(module.path.read_text().splitlines()) < MAX_LINES
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < MAX_FUNCTION, node.name
+
+
+def test_modules_are_not_imported_in_a_circle() -> None:
+    """The order in which files are loaded never matters."""
+    graph = {name: module.imports(eager=True) & set(modules()) for name, module in modules().items()}
+    done: set[str] = set()
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, " -> ".join((*way, name))
+        if name not in done:
+            for imported in graph[name]:
+                visit(imported, (*way, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
