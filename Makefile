@@ -1,7 +1,7 @@
 # Everything starts here: each target sets up what it needs in .venv first, once (scripts/setup).
 # Written for GNU make 3.81, which macOS has.
 
-.PHONY: help demo test lint types format bench build clean
+.PHONY: help demo test lint types format check-readme bench build clean
 .DEFAULT_GOAL := help
 
 PYTHON := .venv/bin/python -I
@@ -9,7 +9,7 @@ CODE := broker client tests bench
 PYTEST_ARGS ?=
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: ## the whole chain on embedded parts: no account, no network
 	@scripts/setup dev-issuer
@@ -33,6 +33,10 @@ format: ## let ruff rewrite the code
 	@scripts/setup test,lint
 	@.venv/bin/ruff check --fix .
 	@.venv/bin/ruff format .
+
+check-readme: ## whether README and docs say what the programs do
+	@scripts/setup test
+	@.venv/bin/pytest -q tests/units/test_docs.py
 
 bench: ## measure; see bench/
 	@scripts/setup test

@@ -142,11 +142,13 @@ class Broker:
     async def open(self) -> None:
         """Unlock because a person says so now, and try at once again whatever was backing off.
 
+        Secrets that an issuer refused are read again: the person may have put new ones into the vault.
         Raises what `Unlock.unlock` raises.
         """
+        refused = self.cache.refused_clients() & self.config.clients.keys()
         self.cache.forgive()
         try:
-            await self.unlock.unlock()
+            await self.unlock.unlock({ref for name in refused for ref in self.config.clients[name].refs()})
         except BrokerError as error:
             self._audit.record("unlock failed", {"code": error.code, "why": error.message})
             raise
@@ -226,7 +228,7 @@ class Broker:
         if not await self._approver.ask(caller.peer, caller.entry.key.profile, reason):
             raise Denied(
                 f"a rule asks a person before profile `{caller.entry.key.profile}` is given, and nobody said yes",
-                hint='answer with `broker approve`, or set decide = "allow" on the rule',
+                hint='set decide = "allow" on the rule: this version has no way to ask',
             )
         return self._at_once(caller, self._clock.now()) or await self._obtain(caller)
 

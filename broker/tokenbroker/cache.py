@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from tokenbroker import lifecycle
-from tokenbroker.errors import BrokerError, Fault
+from tokenbroker.errors import BrokerError, CredentialRejected, Fault
 from tokenbroker.lifecycle import Slot
 
 if TYPE_CHECKING:
@@ -112,6 +112,11 @@ class TokenCache:
         """Clear every back-off, after a person did something that may have mended the cause."""
         for entry in self._entries.values():
             entry.slot = lifecycle.forgiven(entry.slot)
+
+    def refused_clients(self) -> set[str]:
+        """Return the names of the clients whose credential an issuer refused last."""
+        failures = ((entry.key.client, entry.slot.failure) for entry in self._entries.values())
+        return {client for client, failure in failures if failure and isinstance(failure.error, CredentialRejected)}
 
     async def run(self) -> None:
         """Renew tokens before anyone waits for them, until cancelled."""

@@ -146,14 +146,17 @@ class Unlock:
             raise self._locked()
         return found
 
-    async def unlock(self) -> None:
-        """Open the vault because a person says so now: past any cool-down, reading only what is not in memory."""
+    async def unlock(self, again: Collection[SecretRef] = ()) -> None:
+        """Open the vault because a person says so now, past any cool-down.
+
+        Reads what is not in memory, and `again`, which is in memory but may be outdated.
+        """
         self._unanswered = 0
         self._not_before = float("-inf")
         self.expire()
-        missing = [ref for ref in self._all_refs() if not isinstance(self._values.get(ref), Secret)]
-        if missing or self._since is None:
-            await self._join(frozenset(missing), fresh=True)
+        wanted = [ref for ref in self._all_refs() if ref in again or not isinstance(self._values.get(ref), Secret)]
+        if wanted or self._since is None:
+            await self._join(frozenset(wanted), fresh=True)
 
     def lock(self) -> int:
         """Forget every secret and end a read that is under way. Returns how many secrets were forgotten."""

@@ -1,8 +1,8 @@
-"""A new user's machine in a folder: home, sockets, `op` on PATH, a configuration written by hand, the installed commands.
+"""A new user's machine in a folder: home, sockets, `op` on PATH, a configuration by hand, the installed commands.
 
-`with Rig() as rig:` makes it; `rig.configure(text)` writes config.toml; `with rig.serve() as daemon:` runs the daemon as a
-process of its own, and checks at the end that it stopped in good order. Servers that the tests bring along (issuer,
-API) run beside the tests on an event loop in a thread: `with Background() as beside: issuer = beside.enter(…)`.
+`with Rig() as rig:` makes it; `rig.configure(text)` writes config.toml; `with rig.serve() as daemon:` runs the daemon
+as a process of its own, and checks at the end that it stopped in good order. Servers that the tests bring along
+(issuer, API) run beside the tests on an event loop in a thread: `with Background() as beside: beside.enter(…)`.
 """
 
 from __future__ import annotations

@@ -47,10 +47,16 @@ def launched(rig: Rig, *arguments: str, on: int | None = None, by: str = sys.exe
     code = program(ORPHAN, *([] if on is None else [TERMINAL]), LAUNCH)
     ours, theirs = os.pipe()
     fds = [theirs] if on is None else [theirs, on]
-    command = [by, "-I", "-S", "-c", code, str(theirs), str(-1 if on is None else on), BIN / "broker-token", *arguments]
+    command = [by, "-I", "-S", "-c", code, str(theirs), str(-1 if on is None else on)]
     with os.fdopen(ours) as pipe:
         try:
-            subprocess.run(command, env=rig.environ(), pass_fds=fds, timeout=PATIENCE, check=True)
+            subprocess.run(
+                [*command, BIN / "broker-token", *arguments],
+                env=rig.environ(),
+                pass_fds=fds,
+                timeout=PATIENCE,
+                check=True,
+            )
         finally:
             os.close(theirs)
         return dict(json.load(pipe))

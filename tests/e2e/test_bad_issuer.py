@@ -68,7 +68,12 @@ CASES = {
         "check url or token_endpoint in [issuers.html], then run `broker doctor`",
         answer(LOGIN_PAGE, content_type="text/html"),
     ),
-    "not-http": Case(75, "{issuer} cannot be reached: its answer is not HTTP", "run the command again in 1 s", raw(b"SSH-2.0-OpenSSH_9.7\r\n")),
+    "not-http": Case(
+        75,
+        "{issuer} cannot be reached: its answer is not HTTP",
+        "run the command again in 1 s",
+        raw(b"SSH-2.0-OpenSSH_9.7\r\n"),
+    ),
     "cut-off": Case(75, "{issuer} cannot be reached: the connection was closed", "run the command again in 1 s", reset),
     "maintenance": Case(
         75, "{issuer} cannot answer now: 503", "run the command again in 30 s", error("x", 503, {"Retry-After": "30"})

@@ -82,7 +82,7 @@ def test_op_is_not_installed(rig: Rig, daemon: Daemon) -> None:
     ],
 )
 def test_vault_cannot_be_read(
-    rig: Rig, daemon: Daemon, spoil: Callable[[Rig], None], code: int, message: str, hint: str
+    rig: Rig, daemon: Daemon, *, spoil: Callable[[Rig], None], code: int, message: str, hint: str
 ) -> None:
     spoil(rig)
     ran = rig.token("search")

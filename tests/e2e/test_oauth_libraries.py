@@ -86,9 +86,7 @@ def test_requests_oauthlib_takes_a_token_over_the_socket(
     assert answer["scope"] == ["search:read"]
 
 
-def test_requests_oauthlib_understands_a_refusal(
-    rig: Rig, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_requests_oauthlib_understands_a_refusal(rig: Rig, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OAUTHLIB_INSECURE_TRANSPORT", "1")
     client = oauthlib.oauth2.BackendApplicationClient(client_id="none", scope=["admin"])
     with (

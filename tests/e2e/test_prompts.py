@@ -1,4 +1,4 @@
-"""One prompt per unlock: however many programs ask, whatever the app makes of their terminals, whatever the person does."""
+"""One prompt per unlock: however many programs ask, whatever the app makes of terminals and the person does."""
 
 from __future__ import annotations
 
@@ -95,8 +95,10 @@ def test_lock_while_the_prompt_is_open_ends_the_wait(rig: Rig, daemon: Daemon) -
 
 
 def test_impatient_locks_keep_the_terminal_session_and_so_the_grant(rig: Rig, daemon: Daemon) -> None:
-    """An `op` that is slow to end is waited for, however often `broker lock` is repeated meanwhile: ended by force
-    together with its terminal session, the next unlock would be a new session and cost another prompt."""
+    """An `op` that is slow to end is waited for, however often `broker lock` is repeated meanwhile.
+
+    Were it ended by force, the terminal session would end with it, and the next unlock cost another prompt.
+    """
     assert rig.token("search").token
     rig.broker("lock")
     rig.op.fault("ignore-sigterm")

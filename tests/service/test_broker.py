@@ -450,3 +450,18 @@ async def test_a_peer_outside_the_pid_namespace_gets_no_token() -> None:
         unseen = replace(world.me, pid=None, start_time=None, root_pid=None, evidence="its process is elsewhere")
         with pytest.raises(PeerGone, match="cannot be seen: its process is elsewhere"):
             await world.ask(peer=unseen)
+
+
+async def test_a_persons_unlock_reads_again_what_an_issuer_refused() -> None:
+    """Also for a client that only autonomous programs use, which may not cause a read themselves."""
+    async with World() as world:
+        await world.ask()
+        await world.ask(peer=world.cron)
+        world.issuer.accepts = Secret("rotated")
+        world.vault.values = dict.fromkeys(world.vault.values, "rotated")
+        world.clock.sleep_machine(3601)
+        with pytest.raises(CredentialRejected):
+            await world.ask(peer=world.cron)
+        await world.broker.open()
+        assert world.vault.reads[-1] == (frozenset({"op://Agents/mine-cron/credential"}), True)
+        assert (await world.ask(peer=world.cron)).source == "fetch"

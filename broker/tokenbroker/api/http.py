@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["Connection", "HttpServer", "Limits", "Request", "Response", "Stream"]
 
 _READ_SIZE: Final = 16 * 1024  # bytes taken from the kernel at once, so also what one read can pipeline
-_ACCEPTS: Final = 16  # new connections per turn of the loop; describing a peer takes up to half a millisecond
-_SETTLE_PASSES: Final = 40  # turns of the loop in which what the kernel holds becomes requests: a full queue takes 32
+_ACCEPTS: Final = 4  # new connections per turn of the loop; describing a peer takes up to half a millisecond
+_SETTLE_PASSES: Final = 5  # turns of the event loop in which what a connection already holds becomes requests
 
 _log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class HttpServer:
 
     async def _settle(self) -> None:
         """Let the event loop take what the kernel already holds."""
-        for _ in range(_SETTLE_PASSES):
+        for _ in range(self.limits.connections // _ACCEPTS + _SETTLE_PASSES):
             await asyncio.sleep(0)
 
     def close(self) -> None:
