@@ -84,7 +84,17 @@ async def test_a_repeated_header_is_joined() -> None:
     "host",
     [
         pytest.param(h, id=f"host {h.decode()!r} is this machine")
-        for h in [b"localhost", b"LOCALHOST:80", b"127.0.0.1", b"127.0.0.1:8080", b"[::1]", b"tokenbroker", b"d", b"", b"broker.sock"]
+        for h in [
+            b"localhost",
+            b"LOCALHOST:80",
+            b"127.0.0.1",
+            b"127.0.0.1:8080",
+            b"[::1]",
+            b"tokenbroker",
+            b"d",
+            b"",
+            b"broker.sock",
+        ]
     ],
 )
 async def test_local_hosts_are_served(host: bytes) -> None:

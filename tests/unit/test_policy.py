@@ -154,7 +154,7 @@ def test_a_denial_names_program_profile_and_rule() -> None:
     ],
 )
 def test_a_profile_is_found(asked: dict[str, str], found: str) -> None:
-    assert found == policy.find_profile(config(), **asked).name  # type: ignore[arg-type]  # None is allowed
+    assert found == policy.find_profile(config(), **asked).name
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_a_profile_is_found(asked: dict[str, str], found: str) -> None:
 )
 def test_a_profile_is_not_found(asked: dict[str, str], message: str, hint: str) -> None:
     with pytest.raises(UnknownProfile, match=message) as caught:
-        policy.find_profile(config(), **asked)  # type: ignore[arg-type]  # None is allowed
+        policy.find_profile(config(), **asked)
     assert hint in str(caught.value.hint)
 
 
@@ -203,5 +203,5 @@ def test_every_refusal_names_a_next_step() -> None:
     cfg = config()
     for ask in ({"name": "x"}, {"name": None}):
         with pytest.raises(BrokerError) as caught:
-            policy.find_profile(cfg, **ask)  # type: ignore[arg-type]  # None is allowed
+            policy.find_profile(cfg, **ask)
         assert caught.value.hint
