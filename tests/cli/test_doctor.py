@@ -6,6 +6,7 @@ import json
 import os
 import socket
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,7 @@ def pairs(ran: Ran, word: str) -> list[tuple[str, str]]:
     lines = [*ran.out.splitlines(), ""]
     return [
         (line[6:], after.removeprefix("      → ") if after.startswith(" ") else "")
-        for line, after in zip(lines, lines[1:], strict=False)
+        for line, after in pairwise(lines)
         if line.startswith(word.ljust(6))
     ]
 
@@ -168,10 +169,13 @@ def test_the_version_of_op(rig: Rig, version: str, is_fault: bool) -> None:  # n
 
 def test_a_keyring_that_does_not_encrypt_is_a_fault(rig: Rig) -> None:
     """The library would take whatever there is."""
-    text = configuration("http://127.0.0.1:9").replace('backend = "op"', 'backend = "keyring"').replace("op://", "keyring://")
-    rig.configure("\n".join(line.replace("Agents/m2m", "m2m").replace('account', '# account') for line in text.splitlines()))
+    text = configuration("http://127.0.0.1:9").replace('backend = "op"', 'backend = "keyring"')
+    rig.configure(text.replace("op://Agents/", "keyring://").replace('account = "my.1password.com"\n', ""))
     found = [m for m, _ in pairs(doctor(rig, PYTHON_KEYRING_BACKEND="keyring.backends.null.Keyring"), "FAULT")]
-    assert "keyring backend keyring.backends.null.Keyring is not one that keeps secrets encrypted, and is not used" in found
+    assert (
+        "keyring backend keyring.backends.null.Keyring is not one that keeps secrets encrypted, and is not used"
+        in found
+    )
 
 
 @pytest.mark.parametrize(
@@ -179,7 +183,9 @@ def test_a_keyring_that_does_not_encrypt_is_a_fault(rig: Rig) -> None:
     [
         pytest.param(0o600, ok("", "{config} is private (mode 600)"), id="private"),
         pytest.param(0o644, note("", "{config} may be read by others (mode 644)", "chmod 600 {config}"), id="readable"),
-        pytest.param(0o662, fault("", "{config} may be changed by others (mode 662)", "chmod go-w {config}"), id="open"),
+        pytest.param(
+            0o662, fault("", "{config} may be changed by others (mode 662)", "chmod go-w {config}"), id="open"
+        ),
     ],
 )
 def test_permissions_of_the_file(rig: Rig, mode: int, finding: Finding) -> None:
@@ -197,7 +203,9 @@ def test_json_has_the_same_findings(rig: Rig, daemon: Daemon) -> None:
     assert ran.code == 0
     assert {frozenset(one) for one in found} == {frozenset({"check", "state", "message", "hint"})}
     assert {one["state"] for one in found} == {"ok", "note"}
-    assert {"config", "profile", "vault", "issuer", "socket", "daemon", "unlock", "reference"} <= {o["check"] for o in found}
+    assert {"config", "profile", "vault", "issuer", "socket", "daemon", "unlock", "reference"} <= {
+        o["check"] for o in found
+    }
 
 
 def with_rules(rules: str) -> Config:
@@ -218,7 +226,8 @@ def with_rules(rules: str) -> Config:
             id="the first match decides",
         ),
         pytest.param(
-            '[[rules]]\nprofile = "s*"\npeer = { exe = "/bin/x" }\ndecide = "deny"\n[[rules]]\nprofile = "*"\ndecide = "allow"',
+            '[[rules]]\nprofile = "s*"\npeer = { exe = "/bin/x" }\ndecide = "deny"\n'
+            '[[rules]]\nprofile = "*"\ndecide = "allow"',
             {"interactive", "autonomous"},
             id="a rule for one program decides for that one alone",
         ),
@@ -330,7 +339,9 @@ def test_the_environment_is_judged_without_values_that_could_be_secret() -> None
     ("folder_mode", "socket_mode", "kind", "expected"),
     [
         pytest.param(0o700, 0o600, "socket", ("ok", "socket {s} is private", None), id="private"),
-        pytest.param(0o755, 0o600, "socket", ("fault", "{f} is open to others (mode 755)", "chmod 700 {f}"), id="folder"),
+        pytest.param(
+            0o755, 0o600, "socket", ("fault", "{f} is open to others (mode 755)", "chmod 700 {f}"), id="folder"
+        ),
         pytest.param(0o700, 0o666, "socket", ("fault", "{s} is open to others (mode 666)", "chmod 600 {s}"), id="open"),
         pytest.param(0o700, 0o600, "file", ("fault", "{s} is not a socket", "rm {s}"), id="a file"),
         pytest.param(0o700, 0o600, "link", ("fault", "{s} is not a socket", "rm {s}"), id="a link"),
@@ -372,7 +383,10 @@ def test_systemd_units_are_followed_to_their_program(tmp_path: Path) -> None:
     assert found()[0].startswith("note: no systemd user units")
     folder.mkdir(parents=True)
     (folder / "tokenbroker.service").write_text((UNITS / "tokenbroker.service").read_text())
-    assert found() == ("fault: systemd unit tokenbroker.socket is missing beside the others", f"ls {folder}/tokenbroker*")
+    assert found() == (
+        "fault: systemd unit tokenbroker.socket is missing beside the others",
+        f"ls {folder}/tokenbroker*",
+    )
     for name in ("tokenbroker.socket", "tokenbroker-admin.socket"):
         (folder / name).touch()
     (tmp_path / "venv").mkdir()
