@@ -1,6 +1,6 @@
 """`make bench`: measure everything, print one table; exit status 1 when a target is missed.
 
-    python -m bench [PART]…
+python -m bench [PART]…
 """
 
 from __future__ import annotations

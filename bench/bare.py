@@ -1,6 +1,6 @@
 """The reference for the socket: bare aiohttp that answers the body given on stdin to every `POST /token`.
 
-    python -m bench.bare SOCKET < BODY
+python -m bench.bare SOCKET < BODY
 """
 
 from __future__ import annotations

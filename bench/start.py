@@ -58,6 +58,4 @@ def rows() -> Iterator[Row]:
         f"≤ {READY:g} ms",
         ours <= READY,
     )
-    yield Row(
-        "resident memory, idle", f"{memory:.1f} MB", target=f"≤ {RESIDENT:g} MB", met=memory <= RESIDENT
-    )
+    yield Row("resident memory, idle", f"{memory:.1f} MB", target=f"≤ {RESIDENT:g} MB", met=memory <= RESIDENT)

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 TICK: Final = 15.0  # seconds at most between two looks at all tokens: after the machine slept nothing else wakes us
 SHORTEST_TICK: Final = 0.05
-SLICE: Final = 500  # tokens looked at before others have their turn
+SLICE: Final = 50  # tokens looked at, so also renewals begun, before others have their turn
 FAILURE_SHOWN: Final = 600.0  # seconds for which a failure without a token stays in `broker status`
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import random
@@ -134,7 +135,7 @@ class Daemon:
             background = [
                 asyncio.create_task(self.broker.cache.run(), name="renewals"),
                 asyncio.create_task(self._housekeeping(notifier, beat), name="housekeeping"),
-                asyncio.create_task(asyncio.to_thread(warm), name="warm"),
+                asyncio.create_task(_warm(), name="warm"),
             ]
             await self._stop.wait()
             notifier.stopping()
@@ -272,6 +273,13 @@ def build_vault(config: Config, here: Surroundings) -> Vault:
             return KeyringVault()
         case other:  # `dev` is built by `serve --dev` alone; the parser refuses everything else
             raise ConfigError(f"vault backend `{other}` cannot be used here", hint="use `op` or `keyring`")
+
+
+async def _warm() -> None:
+    """Import what the first exchange needs; then spare the collector what lives as long as the process: long pauses."""
+    await asyncio.to_thread(warm)
+    gc.collect()
+    gc.freeze()
 
 
 def _must(path: Path | None) -> Path:

@@ -218,7 +218,7 @@ class Unlock:
         if self._reading is None:
             self._reading_refs = refs
             self._reading = asyncio.create_task(self._perform(refs, fresh=fresh), name="unlock")
-            self._reading.add_done_callback(_retrieve)  # its callers may all have gone away
+            self._reading.add_done_callback(self._ended)
         reading = self._reading
         try:
             await asyncio.shield(reading)
@@ -233,8 +233,6 @@ class Unlock:
         except BrokerError as error:
             self._refused(error)
             raise
-        finally:
-            self._reading = None
         now = self._clock.now()
         self._values.update({ref: values.get(ref) or _nothing_came(ref) for ref in refs})
         self._since = self._since or now
@@ -242,6 +240,12 @@ class Unlock:
         self._unanswered = 0
         self._last_error = None
         self._not_before = float("-inf")
+
+    def _ended(self, reading: asyncio.Task[None]) -> None:
+        """Let go of a read. Not done by the read itself: cancelled before its first step, it would never do it."""
+        self._reading = None
+        if not reading.cancelled():
+            reading.exception()  # its callers may all have gone away
 
     def _refused(self, error: BrokerError) -> None:
         self._last_error = error
@@ -273,11 +277,6 @@ class Unlock:
             f"the vault ({self._vault.name}) is locked, and this program may not cause a prompt",
             hint="unlock it with `broker unlock`",
         )
-
-
-def _retrieve(task: asyncio.Task[None]) -> None:
-    if not task.cancelled():
-        task.exception()
 
 
 def _nothing_came(ref: SecretRef) -> SecretNotFound:

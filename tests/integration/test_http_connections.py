@@ -54,6 +54,21 @@ async def ended(reader: asyncio.StreamReader) -> bytes:
     return b""
 
 
+async def test_hundreds_may_knock_at_once() -> None:
+    """Two hundred connects that do not block all find room in the queue, before any is accepted, and are answered."""
+    async with serving(echo) as served:
+        knocking = [socket.socket(socket.AF_UNIX) for _ in range(200)]
+        for sock in knocking:
+            sock.settimeout(0)
+            sock.connect(served.path)
+            sock.send(GET)
+        loop = asyncio.get_running_loop()
+        answers = await asyncio.wait_for(asyncio.gather(*(loop.sock_recv(sock, 12) for sock in knocking)), PATIENCE)
+        assert answers == [b"HTTP/1.1 200"] * 200
+        for sock in knocking:
+            sock.close()
+
+
 async def test_a_connection_serves_many_requests() -> None:
     """Keep-alive is the rule of HTTP/1.1, and the peer may end it."""
     async with serving(echo) as served:

@@ -324,3 +324,37 @@ def test_no_handle(number: int, refused: bool) -> None:  # noqa: FBT001  # a par
 def test_a_kernel_that_will_not_name_the_peer_is_refused() -> None:
     with StubSocket(errno.ENOTCONN) as sock, pytest.raises(PeerGone):
         LinuxPeerInspector().inspect(sock)
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_a_handle_is_held_as_long_as_the_description_and_no_longer(listener: Listener) -> None:
+    """One descriptor per described peer, given back with it, also when the description failed."""
+    listener.run(program(CONNECT))
+    connection = listener.accept()
+    before = descriptors()
+    peer = LinuxPeerInspector().inspect(connection)
+    held = descriptors() - before
+    assert held == (0 if peer.handle is None else 1)
+    del peer
+    assert descriptors() == before
+    with pytest.raises(PeerGone):
+        LinuxPeerInspector(ProcFs("/nowhere")).inspect(connection)
+    assert descriptors() == before
+
+
+def test_a_handle_answers_for_its_own_process_whatever_runs_under_the_pid(listener: Listener) -> None:
+    """The process ended; that its pid and start time seem to live on in /proc changes nothing."""
+    process = listener.run(program(CONNECT))
+    inspector = LinuxPeerInspector()
+    connection = listener.accept()
+    peer = inspector.inspect(connection)
+    if peer.handle is None:
+        pytest.skip("this kernel has no SO_PEERPIDFD")
+    assert inspector.still_there(peer)
+    finish(connection)
+    process.wait(20)
+    inspector.alive = lambda *_: True  # type: ignore[method-assign]  # a /proc that is deceived
+    assert not inspector.still_there(peer)

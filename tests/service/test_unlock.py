@@ -191,3 +191,42 @@ async def test_closing_ends_the_read_and_the_vault() -> None:
         await waiting
     assert lock.vault.closed == 1
     assert lock.vault.running == 0
+
+
+async def test_lock_before_a_read_has_begun_leaves_nothing_behind() -> None:
+    """A read's task exists an instant before its first step; a lock in that instant must not hang later callers."""
+    lock = Lock()
+    asking = asyncio.ensure_future(lock.get())
+    await asyncio.sleep(0)  # the caller has made the read's task, which has not run yet
+    assert lock.vault.reads == []
+    lock.unlock.lock()
+    with pytest.raises(Locked, match="locked meanwhile"):
+        await asking
+    assert lock.unlock.report().state is VaultState.LOCKED
+    assert await asyncio.wait_for(lock.get(), 5) == "secret a"
+
+
+async def test_a_second_lock_does_not_cut_short_the_vaults_tidying_up() -> None:
+    """A cancelled read has the vault end what it runs; cancelled again while at it, it would have to use force."""
+    lock = Lock()
+    cancelled: list[int] = []
+
+    async def read(refs: object, *, fresh: bool = False) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for _ in range(3):
+                try:
+                    await asyncio.sleep(0)
+                except asyncio.CancelledError:
+                    cancelled.append(1)
+
+    lock.vault.read = read  # type: ignore[assignment, method-assign]
+    asking = asyncio.ensure_future(lock.get())
+    await settle()
+    for _ in range(2):
+        lock.unlock.lock()
+        await asyncio.sleep(0)
+    with pytest.raises(Locked):
+        await asking
+    assert cancelled == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from tokenbroker.paths import Surroundings
 
 
+DESCRIPTORS: Final = 4096  # the usual soft limits, 1024 and 256 on macOS, are fewer than our connections may need
 NOTICE: Final = """\
 broker: DEVELOPMENT PARTS ONLY: vault, issuer and API are made up, and end with this process
 broker: try: curl -H "Authorization: Bearer $(broker-token search)" {url}/search"""
@@ -24,6 +26,7 @@ broker: try: curl -H "Authorization: Bearer $(broker-token search)" {url}/search
 def serve(arguments: argparse.Namespace, here: Surroundings) -> int:
     """Run until a signal ends it."""
     _log_to_stderr(arguments.log_level, journal="JOURNAL_STREAM" in here.environ)
+    _allow_descriptors()
     measures = harden(platform=here.platform)
     for name, outcome in measures.items():
         if outcome != "on":
@@ -51,6 +54,14 @@ async def _development(arguments: argparse.Namespace, here: Surroundings, measur
         print(NOTICE.format(url=world.api.url), file=sys.stderr)
         options = Options(None, arguments.socket, world.config, DevVault(world.secrets), measures)
         await Daemon(options, here).run()
+
+
+def _allow_descriptors() -> None:
+    """Make room for two descriptors per connection, its own and the peer's handle, as far as the system lets us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    room = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < room:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (room, hard))
 
 
 def _log_to_stderr(level: str, *, journal: bool) -> None:
