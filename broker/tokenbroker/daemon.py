@@ -18,13 +18,14 @@ import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from tokenbroker import __version__, config_text
+from tokenbroker import __version__
 from tokenbroker.api.admin import AdminApi
 from tokenbroker.api.http import HttpServer
 from tokenbroker.api.public import PublicApi
 from tokenbroker.broker import Broker
 from tokenbroker.cache import TokenCache
 from tokenbroker.config import Config
+from tokenbroker.config import text as config_text
 from tokenbroker.errors import ConfigError
 from tokenbroker.events import Events
 from tokenbroker.exchange import Exchange

@@ -18,7 +18,7 @@ from tokenbroker.cli.checks import Finding, State, fault, note, ok, report
 from tokenbroker.cli.checks.configuration import check_profiles, minters
 from tokenbroker.cli.checks.daemon import check_status
 from tokenbroker.cli.checks.places import check_environment, check_socket, check_units
-from tokenbroker.config_text import parse
+from tokenbroker.config.text import parse
 from tokenbroker.model import AgentType
 from tokenbroker.paths import Surroundings
 

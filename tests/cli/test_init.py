@@ -17,7 +17,7 @@ from tests.e2e.rig import API, BIN, OWNER, PATIENCE
 from tests.e2e.standard import CRON_SECRET, SECRET
 from tokenbroker.cli.first_config import render
 from tokenbroker.cli.questions import Answers, Question, questions, refusal
-from tokenbroker.config_text import parse
+from tokenbroker.config.text import parse
 from tokenbroker.errors import ConfigError
 
 if TYPE_CHECKING:

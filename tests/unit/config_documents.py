@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tokenbroker.config_text import parse
+from tokenbroker.config.text import parse
 from tokenbroker.errors import ConfigError
 
 EXAMPLE = """\

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.config_documents import EXAMPLE, refusal
-from tokenbroker.config_text import MAX_SIZE, load, parse
+from tokenbroker.config.text import MAX_SIZE, load, parse
 from tokenbroker.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.config_documents import EXAMPLE, changed, refusal
 from tokenbroker.config import Config, IssuerConfig, PeerPattern, RuleConfig
-from tokenbroker.config_text import parse
+from tokenbroker.config.text import parse
 from tokenbroker.model import AgentType, SecretRef
 
 

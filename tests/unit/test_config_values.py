@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.config_documents import client, refusal
-from tokenbroker.config_text import parse
-from tokenbroker.issuers.presets import PRESETS, UNAVAILABLE
+from tokenbroker.config.presets import PRESETS, UNAVAILABLE
+from tokenbroker.config.text import parse
 from tokenbroker.model import SecretRef
 
 

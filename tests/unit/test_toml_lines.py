@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenbroker.toml_lines import Path, TomlLines
+from tokenbroker.config.toml_lines import Path, TomlLines
 
 DOCUMENT = '''\
 # a comment with [brackets] and key = "value"

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from tests.integration.http_peer import short_folder
-from tokenbroker import config_text, errors
+from tokenbroker import errors
 from tokenbroker.api import messages, public
 from tokenbroker.cli import _MODULES, parser
 from tokenbroker.cli.help import VERBS
-from tokenbroker.issuers.presets import PRESETS
+from tokenbroker.config import text as config_text
+from tokenbroker.config.presets import PRESETS
 from tokenbroker_client import client as client_errors
 from tokenbroker_client import wire
 

@@ -13,7 +13,6 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
-from tokenbroker import config_text
 from tokenbroker.cli import say
 from tokenbroker.cli.checks.issuers import look_up
 from tokenbroker.cli.first_config import render
@@ -21,7 +20,8 @@ from tokenbroker.cli.new_file import keep_copy, refuse_existing, write
 from tokenbroker.cli.questions import Answers, Question, questions, refusal
 from tokenbroker.cli.text import plain
 from tokenbroker.config import IssuerConfig
-from tokenbroker.config_fields import choice
+from tokenbroker.config import text as config_text
+from tokenbroker.config.fields import choice
 from tokenbroker.errors import IssuerError, IssuerMisconfigured
 from tokenbroker_client.wire import EXIT_FAILED, EXIT_USAGE
 

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from tokenbroker import config_sections as sections
-from tokenbroker.config import ClientConfig, IssuerConfig
-from tokenbroker.config_fields import Problem, check_name, choice, text
-from tokenbroker.config_values import issuer_url, secret_reference, token_url
-from tokenbroker.issuers.presets import PRESETS
+from tokenbroker.config import ClientConfig, IssuerConfig, sections
+from tokenbroker.config.fields import Problem, check_name, choice, text
+from tokenbroker.config.presets import PRESETS
+from tokenbroker.config.values import issuer_url, secret_reference, token_url
 from tokenbroker.model import AgentType
 
 if TYPE_CHECKING:

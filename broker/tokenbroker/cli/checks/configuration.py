@@ -6,9 +6,9 @@ import stat
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
-from tokenbroker import config_text
 from tokenbroker.cli.checks import Finding, fault, fault_of, note, ok
 from tokenbroker.cli.text import count
+from tokenbroker.config import text as config_text
 from tokenbroker.errors import ConfigError
 from tokenbroker.model import AgentType
 

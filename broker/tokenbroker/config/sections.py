@@ -18,7 +18,7 @@ from tokenbroker.config import (
     UnlockConfig,
     VaultConfig,
 )
-from tokenbroker.config_fields import (
+from tokenbroker.config.fields import (
     Problem,
     choice,
     did_you_mean,
@@ -33,7 +33,8 @@ from tokenbroker.config_fields import (
     table_of,
     text,
 )
-from tokenbroker.config_values import (
+from tokenbroker.config.presets import PRESETS, UNAVAILABLE
+from tokenbroker.config.values import (
     absolute_path,
     client_id,
     duration,
@@ -45,7 +46,6 @@ from tokenbroker.config_values import (
     secret_reference,
     token_url,
 )
-from tokenbroker.issuers.presets import PRESETS, UNAVAILABLE
 from tokenbroker.model import AgentType
 
 if TYPE_CHECKING:

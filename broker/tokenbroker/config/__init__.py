@@ -1,4 +1,4 @@
-"""The configuration as values. Text becomes these in `config_text.py`; nothing here reads a file.
+"""The configuration as values. Text becomes these in `text.py`; nothing here reads a file.
 
 Units: durations are seconds; `None` means "without limit" for a duration and "not set" elsewhere.
 """

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import SplitResult, urlsplit
 
-from tokenbroker.config_fields import Problem, expected, kind, shown, text
+from tokenbroker.config.fields import Problem, expected, kind, shown, text
 from tokenbroker.model import SecretRef
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from tokenbroker.suggest import nearest
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
-    from tokenbroker.toml_lines import Path
+    from tokenbroker.config.toml_lines import Path
 
     Parser = Callable[[object], Any]
 

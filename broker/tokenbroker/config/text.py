@@ -11,11 +11,10 @@ import stat
 import tomllib
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from tokenbroker import config_sections as sections
-from tokenbroker.config import Config, RuleConfig, UnlockConfig, VaultConfig
-from tokenbroker.config_fields import Problem, check_name, expected, inside, kind, path_text, unknown_key
+from tokenbroker.config import Config, RuleConfig, UnlockConfig, VaultConfig, sections
+from tokenbroker.config.fields import Problem, check_name, expected, inside, kind, path_text, unknown_key
+from tokenbroker.config.toml_lines import TomlLines
 from tokenbroker.errors import ConfigError
-from tokenbroker.toml_lines import TomlLines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
