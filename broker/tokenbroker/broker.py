@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from tokenbroker.cache import Entry, TokenCache
-    from tokenbroker.config import Config
+    from tokenbroker.config import Config, ProfileConfig
     from tokenbroker.exchange import Exchange
     from tokenbroker.model import Instant, Peer, Token, TokenKey
     from tokenbroker.ports import Approver, AuditSink, Clock, PeerInspector
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 WAIT_BUDGET: Final = 9.0  # seconds a caller with nothing to serve waits for the issuer; hosts kill helpers at ten
 STALE_BUDGET: Final = 4.0  # seconds a caller waits for a renewal while a good token is at hand
-MAX_DECISIONS: Final = 10_000
+MAX_RULINGS: Final = 10_000
 
 Source = Literal["cache", "fetch", "stale"]
 
@@ -84,7 +84,7 @@ class Broker:
         self._approver = approver
         self._audit = audit
         self._clock = clock
-        self._decisions: dict[tuple[object, ...], policy.Allow | policy.Ask] = {}
+        self._rulings: dict[tuple[object, ...], tuple[policy.Allow | policy.Ask, TokenKey]] = {}
         self._stopping = False
         self.unusable: BrokerError | None = None
         """Why nothing can be served, when there is no configuration to serve by; told to everyone who asks."""
@@ -103,10 +103,11 @@ class Broker:
         profile = policy.find_profile(
             self.config, name=wanted.profile, audience=wanted.audience, resource=wanted.resource
         )
-        decision = self._decide(profile.name, peer, lowered=wanted.agent_type == "autonomous")
+        decision, key = self._decide(profile, peer, lowered=wanted.agent_type == "autonomous")
         allow = decision.allow if isinstance(decision, policy.Ask) else decision
         now = self._clock.now()
-        key = policy.key_for(profile, allow.client, wanted.scopes or None)
+        if wanted.scopes:
+            key = policy.key_for(profile, allow.client, wanted.scopes)
         caller = _Caller(
             peer=peer,
             entry=self.cache.entry(key),
@@ -124,7 +125,7 @@ class Broker:
 
         Raises `UnknownProfile` and `Denied`: only who may have a token may say that it is bad.
         """
-        self._decide(policy.find_profile(self.config, name=profile).name, peer, lowered=False)
+        self._decide(policy.find_profile(self.config, name=profile), peer, lowered=False)
         now = self._clock.now()
         for entry in self.cache:
             if entry.key.profile == profile:
@@ -137,7 +138,7 @@ class Broker:
 
     def decision(self, profile: str, peer: Peer) -> policy.Allow | policy.Ask:
         """Say what the rules say of `peer` and `profile`. Raises `Denied`."""
-        return self._decide(profile, peer, lowered=False)
+        return self._decide(self.config.profiles[profile], peer, lowered=False)[0]
 
     async def open(self) -> None:
         """Unlock because a person says so now, and try at once again whatever was backing off.
@@ -174,7 +175,7 @@ class Broker:
     def configure(self, config: Config, exchange: Exchange) -> None:
         """Take over a new configuration; tokens whose profile, client or issuer changed are dropped."""
         old, self.config, self.cache.exchange = self.config, config, exchange
-        self._decisions.clear()
+        self._rulings.clear()
         told = Denied("the configuration changed meanwhile", hint="run the command again")
         self.drop(lambda key: _definition(old, key) != _definition(config, key), told)
         self.cache.forgive()
@@ -209,20 +210,27 @@ class Broker:
 
     # --- inside
 
-    def _decide(self, profile: str, peer: Peer, *, lowered: bool) -> policy.Allow | policy.Ask:
-        """Decide by policy; remembered, since rules look at nothing else than what stands in the key."""
-        memo = (profile, peer.exe, peer.agent_type, lowered)
-        decision = self._decisions.get(memo)
-        if decision is None:
+    def _decide(
+        self, profile: ProfileConfig, peer: Peer, *, lowered: bool
+    ) -> tuple[policy.Allow | policy.Ask, TokenKey]:
+        """Decide by policy, and name the token with all of the profile's scopes.
+
+        Remembered, since rules look at nothing else than what stands in `memo`.
+        """
+        memo = (profile.name, peer.exe, peer.agent_type, lowered)
+        ruling = self._rulings.get(memo)
+        if ruling is None:
             try:
-                decision = policy.decide(self.config, self.config.profiles[profile], peer, lowered=lowered)
+                decision = policy.decide(self.config, profile, peer, lowered=lowered)
             except Denied as denial:
-                self._audit.record("denied", {"profile": profile, "pid": peer.pid, "exe": peer.exe, "why": str(denial)})
+                told = {"profile": profile.name, "pid": peer.pid, "exe": peer.exe, "why": denial.message}
+                self._audit.record("denied", told)
                 raise
-            if len(self._decisions) >= MAX_DECISIONS:
-                self._decisions.clear()
-            self._decisions[memo] = decision
-        return decision
+            if len(self._rulings) >= MAX_RULINGS:
+                self._rulings.clear()
+            client = decision.allow.client if isinstance(decision, policy.Ask) else decision.client
+            ruling = self._rulings[memo] = decision, policy.key_for(profile, client, None)
+        return ruling
 
     async def _after_approval(self, caller: _Caller, reason: str | None) -> Served:
         if not await self._approver.ask(caller.peer, caller.entry.key.profile, reason):

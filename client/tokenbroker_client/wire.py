@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field
+from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urlencode
 
@@ -227,8 +228,19 @@ def _one_of(form: Mapping[str, str], name: str, allowed: tuple[str, ...]) -> str
 
 
 def encode_token(answer: TokenAnswer) -> bytes:
-    """Return the JSON of an answer, `access_token` first and compact: bin/broker-token finds it without a parser."""
-    return _json({name: getattr(answer, name) for name in _TOKEN_FIELDS} | dict(answer.others))
+    """Return the JSON of an answer, `access_token` first and compact: bin/broker-token finds it without a parser.
+
+    Written out, since the broker does little else while it answers from memory: a third of the time of `json.dumps`.
+    """
+    text = encode_basestring_ascii
+    others = "".join([f",{text(name)}:{_COMPACT.encode(value)}" for name, value in answer.others.items()])
+    return (
+        f'{{"access_token":{text(answer.access_token)},"token_type":{text(answer.token_type)},'
+        f'"expires_in":{answer.expires_in},"scope":{text(answer.scope)},"expires_at":{answer.expires_at},'
+        f'"profile":{text(answer.profile)},"agent_type":{text(answer.agent_type)},"owner":{text(answer.owner)},'
+        f'"fingerprint":{text(answer.fingerprint)},"source":{text(answer.source)},"session":{text(answer.session)}'
+        f"{others}}}"
+    ).encode()
 
 
 def decode_token(body: bytes) -> TokenAnswer:
