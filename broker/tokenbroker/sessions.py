@@ -45,6 +45,10 @@ class Session:
     started_at: float
     """Epoch seconds: when the root process started, or, unknown, when it was first seen."""
     agent_type: AgentType
+    tty: str | None
+    """The controlling terminal of the process that asked first."""
+    evidence: str
+    """Why it counts as what it does, unless a rule says otherwise."""
     last_seen: Instant
     ended_at: float | None = None
     revoked: bool = False
@@ -74,6 +78,8 @@ class Sessions:
                 start_time=start,
                 started_at=peer.root_started_at or now.wall,
                 agent_type=agent_type,
+                tty=peer.tty,
+                evidence=peer.evidence,
                 last_seen=now,
             )
             self._by_root[pid, start] = session

@@ -86,6 +86,8 @@ def session(found: Session, now: Instant) -> Json:
         "pid": found.pid,
         "exe": found.exe,
         "agent_type": str(found.agent_type),
+        "tty": found.tty,
+        "evidence": found.evidence,
         "started_at": found.started_at,
         "last_seen": now.wall - max(0.0, now.elapsed - found.last_seen.elapsed),
         "ended_at": found.ended_at,
