@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 WAIT_BUDGET: Final = 9.0  # seconds a caller with nothing to serve waits for the issuer; hosts kill helpers at ten
 STALE_BUDGET: Final = 4.0  # seconds a caller waits for a renewal while a good token is at hand
+MAX_NARROWER: Final = 16  # choices of fewer scopes per profile and client that have tokens at one time
 MAX_RULINGS: Final = 10_000
 
 Source = Literal["cache", "fetch", "stale"]
@@ -53,6 +54,9 @@ class _Caller:
     """One request, resolved."""
 
     peer: Peer
+    config: Config
+    """By which the decision was made."""
+    lowered: bool
     entry: Entry
     allow: policy.Allow
     session: Session
@@ -99,17 +103,20 @@ class Broker:
         if self._stopping:
             raise _shutting_down()
         if self.unusable is not None:
-            raise _anew(self.unusable)
+            raise self.unusable.anew()
         profile = policy.find_profile(
             self.config, name=wanted.profile, audience=wanted.audience, resource=wanted.resource
         )
-        decision, key = self._decide(profile, peer, lowered=wanted.agent_type == "autonomous")
+        lowered = wanted.agent_type == "autonomous"
+        decision, key = self._decide(profile, peer, lowered=lowered)
         allow = decision.allow if isinstance(decision, policy.Ask) else decision
         now = self._clock.now()
         if wanted.scopes:
-            key = policy.key_for(profile, allow.client, wanted.scopes)
+            key = self._narrowed(key, policy.key_for(profile, allow.client, wanted.scopes))
         caller = _Caller(
             peer=peer,
+            config=self.config,
+            lowered=lowered,
             entry=self.cache.entry(key),
             allow=allow,
             session=self.sessions.of(peer, allow.agent_type, now),
@@ -138,7 +145,7 @@ class Broker:
 
     def decision(self, profile: str, peer: Peer) -> policy.Allow | policy.Ask:
         """Say what the rules say of `peer` and `profile`. Raises `Denied`."""
-        return self._decide(self.config.profiles[profile], peer, lowered=False)[0]
+        return self._decide(self.config.profiles[profile], peer, lowered=False, asked=False)[0]
 
     async def open(self) -> None:
         """Unlock because a person says so now, and try at once again whatever was backing off.
@@ -168,16 +175,14 @@ class Broker:
     def drop(self, which: Callable[[TokenKey], bool], told: BrokerError) -> int:
         """Forget the tokens whose key fits; whoever waits for one is told `told`. Returns how many there were."""
         keys = self.cache.drop(which, told)
-        for key in keys:
-            self.sessions.forget(key)
+        self.sessions.forget(set(keys))
         return len(keys)
 
     def configure(self, config: Config, exchange: Exchange) -> None:
         """Take over a new configuration; tokens whose profile, client or issuer changed are dropped."""
         old, self.config, self.cache.exchange = self.config, config, exchange
         self._rulings.clear()
-        told = Denied("the configuration changed meanwhile", hint="run the command again")
-        self.drop(lambda key: _definition(old, key) != _definition(config, key), told)
+        self.drop(lambda key: _definition(old, key) != _definition(config, key), _reconfigured())
         self.cache.forgive()
 
     def revoke_session(self, session_id: str) -> int | None:
@@ -211,7 +216,7 @@ class Broker:
     # --- inside
 
     def _decide(
-        self, profile: ProfileConfig, peer: Peer, *, lowered: bool
+        self, profile: ProfileConfig, peer: Peer, *, lowered: bool, asked: bool = True
     ) -> tuple[policy.Allow | policy.Ask, TokenKey]:
         """Decide by policy, and name the token with all of the profile's scopes.
 
@@ -223,8 +228,9 @@ class Broker:
             try:
                 decision = policy.decide(self.config, profile, peer, lowered=lowered)
             except Denied as denial:
-                told = {"profile": profile.name, "pid": peer.pid, "exe": peer.exe, "why": denial.message}
-                self._audit.record("denied", told)
+                if asked:  # a listing asks for nothing
+                    told = {"profile": profile.name, "pid": peer.pid, "exe": peer.exe, "why": denial.message}
+                    self._audit.record("denied", told)
                 raise
             if len(self._rulings) >= MAX_RULINGS:
                 self._rulings.clear()
@@ -232,12 +238,26 @@ class Broker:
             ruling = self._rulings[memo] = decision, policy.key_for(profile, client, None)
         return ruling
 
+    def _narrowed(self, full: TokenKey, key: TokenKey) -> TokenKey:
+        """Return `key`, unless the profile has so many choices of scopes in use that it must be an agent in a loop.
+
+        Each is a token of its own at the issuer, and ten scopes make a thousand choices. Raises `Busy`.
+        """
+        if key != full and key not in self.cache and self.cache.narrower(full) >= MAX_NARROWER:
+            raise Busy(
+                f"profile `{key.profile}` has {MAX_NARROWER} choices of its scopes in use, and no more at once",
+                hint="ask for all of its scopes, or again when some of those tokens have expired: see `broker status`",
+                retry_after=60.0,
+            )
+        return key
+
     async def _after_approval(self, caller: _Caller, reason: str | None) -> Served:
         if not await self._approver.ask(caller.peer, caller.entry.key.profile, reason):
             raise Denied(
                 f"a rule asks a person before profile `{caller.entry.key.profile}` is given, and nobody said yes",
                 hint='set decide = "allow" on the rule: this version has no way to ask',
             )
+        self._check(caller, approved=True)
         return self._at_once(caller, self._clock.now()) or await self._obtain(caller)
 
     def _at_once(self, caller: _Caller, now: Instant) -> Served | None:
@@ -264,11 +284,11 @@ class Broker:
         except VaultError:
             if self._stopping:  # what was cancelled looks locked, and no unlock would help
                 raise _shutting_down() from None
+            self._check(caller)
             if not lifecycle.usable(entry.slot, self._clock.now(), caller.min_ttl):
                 raise
             return self._serve(caller, self._clock.now(), "stale")
-        if entry.dropped is not None:
-            raise _anew(entry.dropped)
+        self._check(caller)
         entry = self.cache.keep(entry)  # it may have lapsed meanwhile
         caller = replace(caller, entry=entry)
         served = self._at_once(caller, self._clock.now())  # others may have fetched while this one waited
@@ -283,12 +303,30 @@ class Broker:
 
     def _settle(self, caller: _Caller) -> Served:
         """Serve what the flight brought, else what is still good, else say why there is nothing."""
+        self._check(caller)
         slot, now = caller.entry.slot, self._clock.now()
-        if caller.entry.dropped is not None:
-            raise _anew(caller.entry.dropped)
         if lifecycle.usable(slot, now, caller.min_ttl):
             return self._serve(caller, now, "fetch" if slot.failure is None and not slot.fetching else "stale")
         raise self._nothing(caller, now)
+
+    def _check(self, caller: _Caller, *, approved: bool = False) -> None:
+        """Raise if what was decided before a wait stands no more: locked, revoked, or another configuration."""
+        if caller.entry.dropped is not None:
+            raise caller.entry.dropped.anew()
+        self.sessions.check(caller.session)
+        if caller.config is self.config:
+            return
+        key = caller.entry.key
+        profile = self.config.profiles.get(key.profile)
+        if profile is None:
+            raise _reconfigured()
+        decision, _ = self._decide(profile, caller.peer, lowered=caller.lowered)
+        allow = decision.allow if isinstance(decision, policy.Ask) else decision
+        unasked = isinstance(decision, policy.Ask) and not approved
+        if unasked or (allow.client, allow.agent_type) != (caller.allow.client, caller.allow.agent_type):
+            raise _reconfigured()
+        if policy.key_for(profile, allow.client, key.scopes) != key:
+            raise _reconfigured()
 
     def _serve(self, caller: _Caller, now: Instant, source: Source) -> Served:
         entry = caller.entry
@@ -329,7 +367,9 @@ class Broker:
                 hint="ask for less with `--min-ttl`, or let the issuer's tokens live longer",
             )
         if slot.failure is not None and not slot.fetching:
-            return _anew(slot.failure.error, retry_after=lifecycle.retry_after(slot, now))
+            error = slot.failure.error.anew()
+            error.retry_after = lifecycle.retry_after(slot, now)
+            return error
         return Busy(
             f"the issuer of profile `{profile}` has not answered within {WAIT_BUDGET:.0f} s",
             hint="run the command again; see `broker status`",
@@ -343,13 +383,12 @@ def _gone(peer: Peer) -> PeerGone:
     return PeerGone(f"the program that asked (pid {peer.pid}) is no more, or is another one now")
 
 
+def _reconfigured() -> Denied:
+    return Denied("the configuration changed meanwhile", hint="run the command again")
+
+
 def _shutting_down() -> Stopping:
     return Stopping("the broker is shutting down", hint="run the command again", retry_after=1.0)
-
-
-def _anew(error: BrokerError, *, retry_after: float | None = None) -> BrokerError:
-    """Make a remembered error anew: one exception object must not be raised for many callers."""
-    return type(error)(error.message, hint=error.hint, retry_after=retry_after)
 
 
 def _definition(config: Config, key: TokenKey) -> object:

@@ -15,14 +15,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from tokenbroker import lifecycle
-from tokenbroker.errors import BrokerError, CredentialRejected, Fault
+from tokenbroker.errors import BrokerError, CredentialRejected, Fault, IssuerError, whereabouts
 from tokenbroker.lifecycle import Slot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tokenbroker.exchange import Exchange
-    from tokenbroker.model import Instant, TokenKey
+    from tokenbroker.model import Instant, Token, TokenKey
     from tokenbroker.ports import AuditSink, Clock
 
 logger = logging.getLogger(__name__)
@@ -31,6 +31,7 @@ TICK: Final = 15.0  # seconds at most between two looks at all tokens: after the
 SHORTEST_TICK: Final = 0.05
 SLICE: Final = 50  # tokens looked at, so also renewals begun, before others have their turn
 FAILURE_SHOWN: Final = 600.0  # seconds for which a failure without a token stays in `broker status`
+_NOT_REFUSED: Final = Slot()
 
 
 @dataclass(slots=True)
@@ -54,6 +55,10 @@ class TokenCache:
         self._clock = clock
         self._random = random
         self._entries: dict[TokenKey, Entry] = {}
+        # Scopes make many places of one client, and it is the client that an issuer locks after refusals.
+        self._refused: dict[str, Slot] = {}  # client → how its credential fares, told as a place without a token
+        self._asked: set[str] = set()  # clients whose last answer was no refusal
+        self._trying: dict[str, asyncio.Task[None]] = {}  # of the others: the one flight that tries
         self._news = asyncio.Event()
         self._next_look = float("-inf")  # on the elapsed clock
 
@@ -63,6 +68,15 @@ class TokenCache:
         if entry is None:
             entry = self._entries[key] = Entry(key, Slot())
         return entry
+
+    def narrower(self, key: TokenKey) -> int:
+        """Count the places that other choices of scopes have beside `key`, whose scopes are all that there are."""
+        same = (key.profile, key.client)
+        return sum((k.profile, k.client) == same and k.scopes != key.scopes for k in self._entries)
+
+    def __contains__(self, key: TokenKey) -> bool:
+        """Tell whether there is a place for `key`."""
+        return key in self._entries
 
     def keep(self, entry: Entry) -> Entry:
         """Return the place that now stands for the entry's key: itself, also if it lapsed while its caller waited."""
@@ -103,6 +117,8 @@ class TokenCache:
         entries = [entry for entry in self._entries.values() if which(entry.key)]
         for entry in entries:
             del self._entries[entry.key]
+            self._refused.pop(entry.key.client, None)
+            self._asked.discard(entry.key.client)
             entry.dropped = told
             if entry.flight is not None:
                 entry.flight.cancel()
@@ -110,13 +126,15 @@ class TokenCache:
 
     def forgive(self) -> None:
         """Clear every back-off, after a person did something that may have mended the cause."""
+        self._refused.clear()
         for entry in self._entries.values():
             entry.slot = lifecycle.forgiven(entry.slot)
 
     def refused_clients(self) -> set[str]:
         """Return the names of the clients whose credential an issuer refused last."""
         failures = ((entry.key.client, entry.slot.failure) for entry in self._entries.values())
-        return {client for client, failure in failures if failure and isinstance(failure.error, CredentialRejected)}
+        known = {client for client, failure in failures if failure and isinstance(failure.error, CredentialRejected)}
+        return known | self._refused.keys()  # whose places may have lapsed since
 
     async def run(self) -> None:
         """Renew tokens before anyone waits for them, until cancelled."""
@@ -164,10 +182,14 @@ class TokenCache:
     async def _fly(self, entry: Entry, *, attempts: int, may_prompt: bool) -> None:
         """One fetch from start to settled slot; raises nothing but cancellation."""
         key = entry.key
-        may_reread = self.exchange.may_reread(may_prompt=may_prompt)
-        suspect = may_reread and lifecycle.wants_reread(entry.slot)
+        exchange = self.exchange
+        may_reread = exchange.may_reread(may_prompt=may_prompt)
         try:
-            token = await self.exchange.fetch(key, attempts=attempts, may_reread=may_reread, suspect=suspect)
+            refused = await self._turn(key.client)
+            suspect = may_reread and (lifecycle.wants_reread(entry.slot) or lifecycle.wants_reread(refused))
+            if not suspect:
+                _spare(refused, self._clock.now())
+            token = await self._answer(exchange, key, attempts=attempts, may_reread=may_reread, suspect=suspect)
         except Exception as error:  # noqa: BLE001  # a fault of ours must not leave the slot in flight for ever
             self._fetch_failed(entry, error, reread=may_reread)
         except BaseException:
@@ -181,19 +203,56 @@ class TokenCache:
             entry.flight = None
             self._expect(entry)
 
+    async def _turn(self, client: str) -> Slot:
+        """Wait while another flight finds out whether the client's credential works; return what is known of that."""
+        while client not in self._asked and (first := self._trying.get(client)) is not None:
+            await asyncio.wait({first})
+        return self._refused.get(client, _NOT_REFUSED)
+
+    async def _answer(
+        self, exchange: Exchange, key: TokenKey, *, attempts: int, may_reread: bool, suspect: bool
+    ) -> Token:
+        """Fetch, and note for the client's other places whether its credential was refused."""
+        client, flight = key.client, asyncio.current_task()
+        if client not in self._asked and flight is not None:
+            self._trying[client] = flight
+        try:
+            token = await exchange.fetch(key, attempts=attempts, may_reread=may_reread, suspect=suspect)
+        except CredentialRejected as error:
+            self._asked.discard(client)
+            slot = lifecycle.started(self._refused.get(client, _NOT_REFUSED))
+            now, spread = self._clock.now(), self._random()
+            self._refused[client] = lifecycle.failed(slot, error.anew(), now, spread=spread, reread=may_reread)
+            raise
+        except IssuerError:
+            self._asked.add(client)
+            raise
+        else:
+            self._asked.add(client)
+            self._refused.pop(client, None)
+            return token
+        finally:
+            if self._trying.get(client) is flight:
+                del self._trying[client]
+
     def _fetch_failed(self, entry: Entry, error: Exception, *, reread: bool) -> None:
         if not isinstance(error, BrokerError):
-            logger.error("Fetch ended by a fault", exc_info=error)
+            logger.error("Fetch ended by a fault: %s", whereabouts(error))
             error = Fault("the broker has a fault; its log has the details", hint="see the log of the daemon")
+        error = error.anew()  # its traceback leads to the credentials
         entry.slot = lifecycle.failed(entry.slot, error, self._clock.now(), spread=self._random(), reread=reread)
         told = {"profile": entry.key.profile, "client": entry.key.client, "code": error.code, "why": error.message}
         self._audit.record("fetch failed", told)
+
+
+def _spare(refused: Slot, now: Instant) -> None:
+    """Raise what the issuer said of a client's credential, while it is too early to try that again."""
+    if refused.failure is not None and lifecycle.retry_after(refused, now) is not None:
+        raise refused.failure.error.anew()
 
 
 def _lapsed(slot: Slot, now: Instant) -> bool:
     """Tell whether nothing in the slot is of use any more."""
     if slot.fetching or lifecycle.usable(slot, now) or lifecycle.retry_after(slot, now) is not None:
         return False
-    if lifecycle.wants_reread(slot):
-        return False  # forgetting that a credential was refused would cost another refusal
     return slot.failure is None or now.elapsed - slot.failure.at.elapsed > FAILURE_SHOWN

@@ -26,7 +26,7 @@ from tokenbroker.broker import Broker
 from tokenbroker.cache import TokenCache
 from tokenbroker.config import Config
 from tokenbroker.config import text as config_text
-from tokenbroker.errors import ConfigError
+from tokenbroker.errors import ConfigError, Fault, whereabouts
 from tokenbroker.events import Events
 from tokenbroker.exchange import Exchange
 from tokenbroker.issuers.token_endpoint import TokenEndpoint, warm
@@ -90,6 +90,9 @@ class Daemon:
         self.events = Events(lambda: self.clock.now().wall)
         self.inspector = inspector_for(here.platform)
         self._issuers: dict[str, Issuer] = {}
+        self._fault: Fault | None = None
+        self._retiring: set[asyncio.Task[None]] = set()
+        """What closes the issuers of earlier configurations; kept, or the loop may forget it half done."""
         self._started: Instant = self.clock.now()
         self._stop = asyncio.Event()
         self.ready = asyncio.Event()
@@ -108,6 +111,7 @@ class Daemon:
             clock=self.clock,
         )
         self.broker.unusable = self._config_error
+        _warn(config)
         self._public = PublicApi(self.broker, self.inspector, uid=here.uid)
         self._admin = AdminApi(
             self.broker,
@@ -138,6 +142,8 @@ class Daemon:
                 asyncio.create_task(self._housekeeping(notifier, beat), name="housekeeping"),
                 asyncio.create_task(_warm(), name="warm"),
             ]
+            for task in background[:2]:  # without `warm` an exchange is slower, and says itself what is wrong
+                task.add_done_callback(self._ended)
             await self._stop.wait()
             notifier.stopping()
             logger.info("Stopping")
@@ -146,7 +152,10 @@ class Daemon:
             await self.broker.stop()  # who waits for a person or an issuer even now is told
             await draining
             await _end(background)
+            await asyncio.gather(*self._retiring, return_exceptions=True)
             await _close(self._issuers.values())
+        if self._fault is not None:
+            raise self._fault
 
     def stop(self) -> None:
         """End `run` in good order."""
@@ -166,13 +175,35 @@ class Daemon:
             raise
         before = list(self._issuers.values())
         if config.vault != self.broker.config.vault:
+            vault = build_vault(config, self._here)
             self.broker.lock("the vault is another one now")
-            self.unlock.replace(build_vault(config, self._here))
+            self.unlock.replace(vault)
         self.unlock.configure(config.unlock)
         self.broker.configure(config, self._exchange(config))
         self._config_error = self.broker.unusable = None
-        self._retired = asyncio.ensure_future(_close(before))  # kept, or the loop may forget it half done
+        self._retire(before)
+        _warn(config)
         self.events.record("reloaded", {"profiles": len(config.profiles)})
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Stop, to be started anew, when a part that never ends has: tokens would turn stale, and nobody be told."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.critical("Part of the daemon ended by a fault part=%s: %s", task.get_name(), whereabouts(error))
+            self._fault = Fault("the broker has a fault; its log has the details", hint="see the log of the daemon")
+            self.stop()
+
+    def _retire(self, issuers: list[Issuer]) -> None:
+        """Close the issuers of the configuration before, once the flights that began with them have ended."""
+        flights = {entry.flight for entry in self.broker.cache if entry.flight is not None}
+
+        async def retire() -> None:
+            if flights:
+                await asyncio.wait(flights)
+            await _close(issuers)
+
+        closing = asyncio.create_task(retire(), name="retire issuers")
+        self._retiring.add(closing)
+        closing.add_done_callback(self._retiring.discard)
 
     def _first_config(self) -> Config:
         """Read the configuration. Raises `ConfigError`, unless systemd or launchd started us because somebody asked.
@@ -259,6 +290,12 @@ class Daemon:
             "config_error": {"code": error.code, "message": error.message, "hint": error.hint} if error else None,
             "hardening": dict(self._options.hardening or {}),
         }
+
+
+def _warn(config: Config) -> None:
+    """Say what the configuration asks for and this version does not do."""
+    if config.unlock.on_sleep == "lock":
+        logger.warning("Locking on sleep is not in this version, and on_sleep has no effect")
 
 
 def build_vault(config: Config, here: Surroundings) -> Vault:

@@ -8,8 +8,15 @@ Rules of this file:
 
 from __future__ import annotations
 
+import traceback
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Self
+
+
+def whereabouts(error: BaseException) -> str:
+    """Name an unforeseen error by its class and place, for the log; its text may hold anything."""
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    return f"{type(error).__name__} at " + "; ".join(f"{f.filename}:{f.lineno} {f.name}" for f in frames)
 
 
 class ErrorClass(StrEnum):
@@ -43,6 +50,14 @@ class BrokerError(Exception):
     def retryable(self) -> bool:
         """Whether the same request may succeed later with nothing changed by a person."""
         return self.error_class is ErrorClass.RETRYABLE
+
+    def anew(self) -> Self:
+        """Return the same error without its history, to be remembered, or raised once more.
+
+        An exception that is kept keeps the frames that it went through, secrets in them included; one that is raised
+        again and again grows a traceback without end.
+        """
+        return type(self)(self.message, hint=self.hint, retry_after=self.retry_after)
 
 
 class ConfigError(BrokerError):

@@ -37,8 +37,7 @@ ADVISORY_JITTER: Final = 0.2  # the share of the window over which renewals of e
 MANDATORY_WINDOW: Final = 60.0  # seconds, or 10 % of the lifetime if that is less
 MANDATORY_SHARE: Final = 0.1
 
-YOUNG: Final = 60.0  # seconds, or 10 % of the lifetime: within these no caller's `min_ttl` causes a fetch
-YOUNG_SHARE: Final = 0.1
+YOUNG_SHARE: Final = 0.1  # of the lifetime: so long no caller's `min_ttl` causes a fetch
 
 RETRY_BASE: Final = 1.0  # seconds before the second try when there is no token to serve meanwhile
 RETRY_CAP: Final = 30.0
@@ -296,7 +295,7 @@ def _backing_off(slot: Slot, now: Instant) -> bool:
 
 def _young(token: Token, now: Instant) -> bool:
     """Tell whether a newer token would hardly live longer; else a high `min_ttl` in a loop would burn a quota."""
-    return token.lifetime - token.remaining(now) < min(YOUNG, YOUNG_SHARE * token.lifetime)
+    return token.lifetime - token.remaining(now) < YOUNG_SHARE * token.lifetime
 
 
 def _must_fetch(slot: Slot) -> None:

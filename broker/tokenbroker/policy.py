@@ -54,7 +54,17 @@ def decide(config: Config, profile: ProfileConfig, peer: Peer, *, lowered: bool 
     the peer counts as.
     """
     agent_type = agent_type_of(peer, lowered=lowered)
-    rule = next((rule for rule in config.rules if _matches(rule, profile.name, peer, agent_type)), None)
+    evident = agent_type_of(peer)
+    rule = next(
+        (
+            rule
+            for rule in config.rules
+            if _matches(rule, profile.name, peer, agent_type)
+            # Lowering itself is no way around a rule that denies what the peer is.
+            or (rule.decide == "deny" and _matches(rule, profile.name, peer, evident))
+        ),
+        None,
+    )
     if rule is None or rule.decide == "deny":
         raise _denial(config, rule, profile, peer, agent_type)
     if rule.treat_as is not None and not lowered:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from tokenbroker.errors import Revoked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from tokenbroker.model import AgentType, Instant, Peer, Token, TokenKey, Validity
     from tokenbroker.ports import PeerInspector
@@ -70,7 +70,7 @@ class Sessions:
         session = self._by_root.get((pid, start))
         if session is None:
             if len(self._by_root) >= MAX_SESSIONS:
-                self.sweep(now)
+                self._make_room()
             session = Session(
                 id=secrets.token_hex(ID_BYTES),
                 pid=pid,
@@ -83,11 +83,15 @@ class Sessions:
                 last_seen=now,
             )
             self._by_root[pid, start] = session
-        if session.revoked:
-            raise Revoked(f"session {session.id} was revoked", hint="start the program anew, or see `broker sessions`")
+        self.check(session)
         session.last_seen = now
         session.agent_type = agent_type
         return session
+
+    def check(self, session: Session) -> None:
+        """Raise `Revoked` if a person ended the session; asked again after every wait."""
+        if session.revoked:
+            raise Revoked(f"session {session.id} was revoked", hint="start the program anew, or see `broker sessions`")
 
     def served(self, session: Session, key: TokenKey, token: Token) -> None:
         """Record that `token` was handed to `session`."""
@@ -105,10 +109,11 @@ class Sessions:
         session.revoked = True
         session.holdings.clear()
 
-    def forget(self, key: TokenKey) -> None:
-        """Remove a dropped token from every session."""
+    def forget(self, keys: Collection[TokenKey]) -> None:
+        """Remove dropped tokens from every session."""
         for session in self._by_root.values():
-            session.holdings.pop(key, None)
+            for key in session.holdings.keys() & keys:
+                del session.holdings[key]
 
     def sweep(self, now: Instant) -> None:
         """Mark sessions whose process ended, and forget those that hold no live token."""
@@ -120,6 +125,12 @@ class Sessions:
                 session.ended_at = now.wall
             if session.ended_at is not None and not session.holdings:
                 del self._by_root[root]
+
+    def _make_room(self) -> None:
+        """Stop listing the oldest session that a person has not revoked: the table may not grow without end."""
+        oldest = next((root for root, session in self._by_root.items() if not session.revoked), None)
+        if oldest is not None:
+            del self._by_root[oldest]
 
     def list(self, now: Instant) -> Iterator[Session]:
         """Yield the sessions, oldest first, after a sweep."""

@@ -85,6 +85,8 @@ class Unlock:
         self._last_error: BrokerError | None = None
         self._unanswered = 0
         self._not_before = float("-inf")
+        self._closing: set[asyncio.Future[None]] = set()  # of earlier vaults; kept, or the loop may forget it half done
+        self._locks = 0  # how often it was locked: who waited through a lock does not start a read of its own
 
     def configure(self, config: UnlockConfig) -> None:
         """Take over a new configuration; what is already read stays."""
@@ -95,7 +97,9 @@ class Unlock:
         before, self._vault = self._vault, vault
         self._last_error = None
         self._not_before = float("-inf")
-        self._closing = asyncio.ensure_future(before.close())  # kept, or the loop may forget it half done
+        closing = asyncio.ensure_future(before.close())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
     @property
     def vault(self) -> Vault:
@@ -114,7 +118,7 @@ class Unlock:
             if value is None:
                 return None
             if not isinstance(value, Secret):
-                raise value
+                raise value.anew()
             found[ref] = value
         self._used_at = self._clock.now().elapsed
         return found
@@ -156,19 +160,21 @@ class Unlock:
         self.expire()
         wanted = [ref for ref in self._all_refs() if ref in again or not isinstance(self._values.get(ref), Secret)]
         if wanted or self._since is None:
-            await self._join(frozenset(wanted), fresh=True)
+            await self._join(frozenset(wanted), fresh=True, by_a_person=True)
 
     def lock(self) -> int:
         """Forget every secret and end a read that is under way. Returns how many secrets were forgotten."""
-        forgotten = sum(isinstance(value, Secret) for value in self._values.values())
-        self._values = {}
-        self._since = None
+        forgotten = self._forget()
+        self._locks += 1
         if self._reading is not None and not self._reading.cancelling():
             self._reading.cancel()  # once: a second would cut short the vault's own tidying up
         return forgotten
 
     def expire(self) -> bool:
-        """Lock if the unlock is too old or was idle for too long; tell whether it was."""
+        """Forget the secrets if the unlock is too old or was idle for too long; tell whether it was.
+
+        A read that is under way goes on: whoever answers its prompt begins a new unlock.
+        """
         if self._since is None:
             return False
         now = self._clock.now()
@@ -177,7 +183,7 @@ class Unlock:
         too_old = self._config.max_age is not None and age >= self._config.max_age
         too_idle = self._config.idle is not None and now.elapsed - self._used_at >= self._config.idle
         if too_old or too_idle:
-            self.lock()
+            self._forget()
         return too_old or too_idle
 
     def report(self) -> UnlockReport:
@@ -205,16 +211,28 @@ class Unlock:
         self.lock()
         if self._reading is not None:
             await asyncio.wait({self._reading})
+        await asyncio.gather(*self._closing, return_exceptions=True)
         await self._vault.close()
+
+    def _forget(self) -> int:
+        forgotten = sum(isinstance(value, Secret) for value in self._values.values())
+        self._values = {}
+        self._since = None
+        return forgotten
 
     async def _read(self, refs: frozenset[SecretRef]) -> None:
         self._check_pause()
         await self._join(frozenset(ref for ref in refs if ref not in self._values), fresh=False)
 
-    async def _join(self, refs: frozenset[SecretRef], *, fresh: bool) -> None:
+    async def _join(self, refs: frozenset[SecretRef], *, fresh: bool, by_a_person: bool = False) -> None:
         """Wait for the read under way; start one, if none is. It has its own task, so that no caller owns it."""
+        locks = self._locks
         while self._reading is not None and (self._reading.cancelling() or not refs <= self._reading_refs):
             await asyncio.wait({self._reading})  # given up, or for other references: one after the other
+            if self._locks != locks:
+                raise _locked_meanwhile()
+            if not by_a_person:
+                self._check_pause()  # that read may have been refused
         if self._reading is None:
             self._reading_refs = refs
             self._reading = asyncio.create_task(self._perform(refs, fresh=fresh), name="unlock")
@@ -224,7 +242,7 @@ class Unlock:
             await asyncio.shield(reading)
         except asyncio.CancelledError:
             if reading.cancelled():  # by lock(), not this caller
-                raise Locked("the vault was locked meanwhile", hint="unlock it with `broker unlock`") from None
+                raise _locked_meanwhile() from None
             raise
 
     async def _perform(self, refs: frozenset[SecretRef], *, fresh: bool) -> None:
@@ -248,7 +266,7 @@ class Unlock:
             reading.exception()  # its callers may all have gone away
 
     def _refused(self, error: BrokerError) -> None:
-        self._last_error = error
+        self._last_error = error.anew()
         now = self._clock.now().elapsed
         self._unanswered = self._unanswered + 1 if isinstance(error, PromptUnanswered) else 0
         if isinstance(error, PromptDismissed) or self._unanswered >= UNANSWERED_LIMIT:
@@ -268,15 +286,19 @@ class Unlock:
                 retry_after=pause,
             )
         if self._last_error is not None:
-            raise self._last_error
+            raise self._last_error.anew()
 
     def _locked(self) -> BrokerError:
         if isinstance(self._last_error, VaultUnavailable) and self._not_before > self._clock.now().elapsed:
-            return self._last_error
+            return self._last_error.anew()
         return Locked(
             f"the vault ({self._vault.name}) is locked, and this program may not cause a prompt",
             hint="unlock it with `broker unlock`",
         )
+
+
+def _locked_meanwhile() -> Locked:
+    return Locked("the vault was locked meanwhile", hint="unlock it with `broker unlock`")
 
 
 def _nothing_came(ref: SecretRef) -> SecretNotFound:

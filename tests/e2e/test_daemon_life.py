@@ -93,3 +93,19 @@ def test_ten_reloads_and_locks_in_the_middle_of_requests_lose_nothing(rig: Rig, 
         assert ran.code == 0 or "the vault was locked meanwhile" in ran.message
     assert rig.token("search").token
     assert rig.status()["config_error"] is None
+
+
+def test_reload_costs_nobody_who_is_waiting_an_answer(
+    rig: Rig, issuer: DevIssuer, beside: Background, held: asyncio.Event
+) -> None:
+    """The request that the issuer has not answered yet goes on over the connection that it began with."""
+    with rig.serve() as daemon:
+        before = issuer.requests
+        asking = rig.start(BIN / "broker-token", "search")
+        wait_until(lambda: issuer.requests > before)
+        assert rig.run(BIN / "broker", "reload").code == 0
+        assert rig.run(BIN / "broker", "reload").code == 0
+        beside.call(held.set)
+        assert finished(asking).token
+        assert issuer.requests == before + 1
+        assert daemon.stop() == 0

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import socket
 import struct
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -543,3 +545,69 @@ async def test_drain_does_not_wait_for_ever() -> None:
         assert await ended(reader) == b""
         await hang_up(writer)
         await until(lambda: gate.cancelled)
+
+
+async def test_quiet_connections_do_not_keep_others_out() -> None:
+    """When there is no room, the connection that asked nothing for longest makes place; one that is served stays."""
+    gate = Gate()
+    async with serving(gate, limits=Limits(connections=2, spare_time=SHORT)) as served:
+        quiet, hoarder = await served.connect()
+        busy, writer = await served.connect()
+        writer.write(GET)
+        await until(lambda: gate.started)
+        await asyncio.sleep(2 * SHORT)
+        newcomer, third = await served.connect()
+        third.write(GET)
+        await until(lambda: len(gate.started) == 2)
+        gate.open.set()
+        assert (await one_answer(busy))[0] == (await one_answer(newcomer))[0] == 200
+        assert await ended(quiet) == b""
+        for each in (hoarder, writer, third):
+            await hang_up(each)
+
+
+async def test_flood_of_connections_is_not_told_one_by_one_why() -> None:
+    """Those who are turned away linger to read their answer; beyond twice the limit nobody does."""
+    async with serving(echo, limits=Limits(connections=2)) as served:
+        taken = [await served.connect() for _ in range(4)]
+        await until(lambda: len(served.server.channels) == 4)
+        reader, writer = await served.connect()
+        assert await ended(reader) == b""
+        for _, each in (*taken, (reader, writer)):
+            await hang_up(each)
+
+
+class State:
+    """What `on_connect` makes: on Linux it holds a descriptor."""
+
+
+async def test_nothing_of_a_connection_outlives_it() -> None:
+    """Not even until the garbage collector comes by, after an answer, in the middle of one, or without any request."""
+    states: list[weakref.ref[State]] = []
+
+    def connected(_sock: socket.socket) -> State:
+        state = State()
+        states.append(weakref.ref(state))
+        return state
+
+    async def slow(_request: Request) -> Response:
+        await asyncio.sleep(PATIENCE)
+        return Response(204)
+
+    gc.disable()
+    try:
+        async with serving(
+            lambda request: slow(request) if request.path == "/slow" else echo(request), on_connect=connected
+        ) as served:
+            for sent in (GET, GET.replace(b"/ ", b"/slow ", 1), b"GET", b""):
+                reader, writer = await served.connect()
+                writer.write(sent)
+                if sent is GET:
+                    await one_answer(reader)
+                await asyncio.sleep(SHORT / 10)
+                await hang_up(writer)
+            await until(lambda: not served.server.channels)
+            await asyncio.sleep(SHORT / 10)
+            assert [state() for state in states] == [None] * 4
+    finally:
+        gc.enable()

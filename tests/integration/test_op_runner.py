@@ -313,3 +313,10 @@ def test_helper_needs_nothing_but_the_standard_library() -> None:
         [sys.executable, "-I", "-S", op_terminal.__file__], stdin=subprocess.DEVNULL, capture_output=True
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+async def test_helper_that_cannot_be_started_is_told_as_such(runner: OpRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upgrade of Python can take the interpreter away under a daemon that runs for weeks."""
+    monkeypatch.setattr(sys, "executable", "/nowhere/python3")
+    with pytest.raises(VaultUnavailable, match="helper process that runs `op` cannot be started: no such file"):
+        await sh(runner, "true")

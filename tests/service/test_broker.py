@@ -10,7 +10,7 @@ import pytest
 from tests.fakes_clock import settle
 from tests.fakes_peers import interactive_peer
 from tests.service.world import SECRET, World, configuration
-from tokenbroker.broker import STALE_BUDGET, WAIT_BUDGET
+from tokenbroker.broker import MAX_NARROWER, STALE_BUDGET, WAIT_BUDGET
 from tokenbroker.config import UnlockConfig
 from tokenbroker.errors import (
     Busy,
@@ -393,6 +393,100 @@ async def test_at_most_two_exchanges_for_one_rejected_credential() -> None:
         assert [fresh for _, fresh in world.vault.reads] == [False, True]
 
 
+SUBSETS = tuple(f"scope{number}" for number in range(8))
+
+
+async def test_scopes_are_no_way_to_have_a_rejected_credential_tried_again() -> None:
+    """Each choice of scopes has a place and a back-off of its own in the cache; the client at the issuer has one."""
+    async with World(configuration(scopes=SUBSETS)) as world:
+        world.issuer.accepts = Secret("rotated at the issuer, not in the vault")
+        at_once = [world.start(scopes=(scope,)) for scope in SUBSETS[:4]]
+        assert {CredentialRejected} == {type(r) for r in await asyncio.gather(*at_once, return_exceptions=True)}
+        for scope in SUBSETS[4:]:
+            with pytest.raises(CredentialRejected):
+                await world.ask(scopes=(scope,))
+        assert len(world.issuer.calls) == 1
+        for minute, calls in ((1, 2), (2, 2), (3, 3)):
+            await world.clock.advance(60)
+            for scope in SUBSETS:
+                with pytest.raises(CredentialRejected):
+                    await world.ask(scopes=(scope,), interaction="never")
+            assert len(world.issuer.calls) == calls, minute
+
+
+async def test_a_mended_credential_is_tried_at_once_for_all_scopes() -> None:
+    """A person unlocks after putting the new secret into the vault."""
+    async with World(configuration(scopes=SUBSETS)) as world:
+        world.issuer.accepts = Secret("rotated")
+        for scope in SUBSETS:
+            with pytest.raises(CredentialRejected):
+                await world.ask(scopes=(scope,))
+        world.vault.values = dict.fromkeys(world.vault.values, "rotated")
+        await world.broker.open()
+        for scope in SUBSETS:
+            assert (await world.ask(scopes=(scope,))).source == "fetch"
+
+
+async def test_one_flight_tries_an_untried_credential_and_the_rest_go_side_by_side() -> None:
+    async with World(configuration(scopes=SUBSETS)) as world:
+        world.issuer.gate.clear()
+        asking = [world.start(scopes=(scope,)) for scope in SUBSETS]
+        await settle()
+        assert len(world.issuer.calls) == 1
+        world.issuer.gate.set()
+        await asyncio.gather(*asking)
+        world.issuer.gate.clear()
+        for entry in world.cache:
+            entry.slot = replace(entry.slot, token=None)
+        asking = [world.start(scopes=(scope,)) for scope in SUBSETS]
+        await settle()
+        assert len(world.issuer.calls) == 2 * len(SUBSETS)
+        world.issuer.gate.set()
+        await asyncio.gather(*asking)
+
+
+async def test_places_of_a_refused_credential_lapse_and_what_was_learnt_of_it_stays() -> None:
+    """Else choices of scopes would fill the memory; who comes later reads the vault before the issuer is asked."""
+    async with World(configuration(scopes=SUBSETS)) as world:
+        await world.broker.open()
+        world.issuer.accepts = Secret("rotated at the issuer, not in the vault")
+        for scope in SUBSETS:
+            with pytest.raises(CredentialRejected):
+                await world.ask(scopes=(scope,), interaction="never")
+        assert len(world.issuer.calls) == 1
+        await world.clock.advance(3600)
+        assert len(world.cache) == 0
+        with pytest.raises(CredentialRejected, match="the vault still holds the same one"):
+            await world.ask()
+        assert len(world.issuer.calls) == 1
+
+
+async def test_the_text_of_an_unforeseen_error_is_in_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    """It may hold anything, as may the errors that it came from; class and place are enough to find the fault."""
+    async with World() as world:
+
+        async def issue(*_: object, **__: object) -> IssuerAnswer:
+            raise RuntimeError(f"client_secret={SECRET}") from KeyError(SECRET)
+
+        world.issuer.issue = issue  # type: ignore[method-assign]
+        with pytest.raises(Fault):
+            await world.ask()
+    assert SECRET not in caplog.text
+    assert "RuntimeError at " in caplog.text
+
+
+async def test_a_remembered_failure_does_not_keep_the_credentials() -> None:
+    """A traceback keeps the frames that it leads through, and in those are the secrets that a lock is to forget."""
+    async with World() as world:
+        world.issuer.script = [IssuerUnavailable("x", retry_after=60)]
+        with pytest.raises(IssuerUnavailable):
+            await world.ask()
+        failures = [entry.slot.failure for entry in world.cache]
+        assert [failure and (failure.error.__traceback__, failure.error.__context__) for failure in failures] == [
+            (None, None)
+        ]
+
+
 async def test_a_prompt_that_is_refused_during_the_re_read_locks_out_nobody() -> None:
     async with World() as world:
         await world.ask()
@@ -465,3 +559,84 @@ async def test_a_persons_unlock_reads_again_what_an_issuer_refused() -> None:
         await world.broker.open()
         assert world.vault.reads[-1] == (frozenset({"op://Agents/mine-cron/credential"}), True)
         assert (await world.ask(peer=world.cron)).source == "fetch"
+
+
+@pytest.mark.parametrize("held_at", ["vault", "issuer"])
+async def test_a_reload_reaches_who_is_waiting(held_at: str) -> None:
+    """What a caller may have is decided again after every wait, by the configuration as it is then."""
+    async with World() as world:
+        gate = world.vault.gate if held_at == "vault" else world.issuer.gate
+        gate.clear()
+        waiting = world.start()
+        await settle()
+        config = replace(world.config, rules=())
+        world.broker.configure(config, world.exchange(config))
+        gate.set()
+        with pytest.raises(Denied):
+            await waiting
+        assert world.audit.named("token served") == []
+
+
+async def test_a_reload_that_changes_nothing_disturbs_nobody() -> None:
+    async with World() as world:
+        world.issuer.gate.clear()
+        waiting = world.start()
+        await settle()
+        world.broker.configure(world.config, world.exchange(world.config))
+        world.issuer.gate.set()
+        assert (await waiting).source == "fetch"
+
+
+async def test_a_revoked_session_gets_nothing_that_it_was_waiting_for() -> None:
+    async with World() as world:
+        session = (await world.ask("billing")).session
+        world.issuer.gate.clear()
+        waiting = world.start()
+        await settle()
+        world.broker.revoke_session(session)
+        world.issuer.gate.set()
+        with pytest.raises(Revoked):
+            await waiting
+
+
+async def test_an_approval_does_not_outlive_a_lock() -> None:
+    async with World(configuration(decide="ask")) as world:
+        asked = asyncio.Event()
+        answered = asyncio.Event()
+
+        async def ask(*_: object) -> bool:
+            asked.set()
+            await answered.wait()
+            return True
+
+        world.approver.ask = ask  # type: ignore[method-assign, assignment]  # a person who takes their time
+        waiting = world.start()
+        await asked.wait()
+        world.broker.lock("test")
+        answered.set()
+        with pytest.raises(Locked):
+            await waiting
+
+
+async def test_choices_of_scopes_in_a_loop_burn_no_quota() -> None:
+    """Ten scopes make a thousand choices, each a token of its own at the issuer."""
+    scopes = tuple("abcdefghij")
+    async with World(configuration(scopes=scopes)) as world:
+        await world.ask()
+        refused = 0
+        for n in range(1, 1023):
+            chosen = tuple(scope for bit, scope in enumerate(scopes) if n >> bit & 1)
+            try:
+                await world.ask(scopes=chosen)
+            except Busy:
+                refused += 1
+        assert len(world.issuer.calls) == 1 + MAX_NARROWER
+        assert refused == 1022 - MAX_NARROWER
+        assert (await world.ask()).source == "cache", "and what everybody uses is served"
+
+
+async def test_listing_profiles_is_no_refusal() -> None:
+    async with World(replace(configuration(), rules=())) as world:
+        with pytest.raises(Denied):
+            world.broker.decision("search", world.me)
+        assert world.audit.named("denied") == []

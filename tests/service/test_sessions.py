@@ -8,6 +8,7 @@ import pytest
 
 from tests.fakes_clock import FakeClock
 from tests.fakes_peers import FakePeerInspector, interactive_peer
+from tokenbroker import sessions as sessions_module
 from tokenbroker.errors import Revoked
 from tokenbroker.model import AgentType, Peer, Secret, Token, TokenKey, Validity
 from tokenbroker.sessions import Sessions
@@ -96,6 +97,21 @@ def test_a_revoked_session_is_refused_and_others_are_not(table: Table) -> None:
     with pytest.raises(Revoked):
         table.sessions.of(interactive_peer(), PERSON, table.clock.now())
     table.sessions.of(interactive_peer(pid=7), PERSON, table.clock.now())
+
+
+def test_the_table_does_not_grow_without_end(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest makes room, but not one that a person revoked: it would be served again."""
+    monkeypatch.setattr(sessions_module, "MAX_SESSIONS", 3)
+    table.serve(interactive_peer(pid=1), table.token())
+    revoked = table.sessions.find(table.ids()[0])
+    assert revoked is not None
+    table.sessions.revoke(revoked)
+    for pid in range(2, 50):
+        table.inspector.start(pid, 100.0)
+        table.serve(interactive_peer(pid=pid), table.token())
+    assert len(table.sessions) == 3
+    with pytest.raises(Revoked):
+        table.sessions.of(interactive_peer(pid=1), PERSON, table.clock.now())
 
 
 def test_a_session_holds_no_token(table: Table) -> None:

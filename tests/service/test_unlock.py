@@ -15,6 +15,7 @@ from tokenbroker.errors import (
     Locked,
     PromptDismissed,
     PromptUnanswered,
+    SecretNotFound,
     VaultUnavailable,
 )
 from tokenbroker.model import SecretRef
@@ -230,3 +231,68 @@ async def test_a_second_lock_does_not_cut_short_the_vaults_tidying_up() -> None:
     with pytest.raises(Locked):
         await asking
     assert cancelled == []
+
+
+async def test_a_refused_prompt_is_the_last_also_for_those_who_waited_behind_it() -> None:
+    """Callers for other references take their turn after the prompt; once a person has refused it they are told."""
+    lock = Lock()
+    await lock.get()
+    lock.vault.reads.clear()
+    lock.vault.raises = PromptDismissed("x")
+    lock.vault.gate.clear()
+    first, second = (asyncio.ensure_future(lock.unlock.reread([ref])) for ref in (A, B))
+    await settle()
+    lock.vault.gate.set()
+    assert [type(error) for error in await asyncio.gather(first, second, return_exceptions=True)] == [
+        PromptDismissed,
+        CoolingDown,
+    ]
+    assert len(lock.vault.reads) == 1
+
+
+async def test_who_waits_through_a_lock_causes_no_prompt_after_it() -> None:
+    lock = Lock()
+    lock.refs = []
+    lock.vault.gate.clear()
+    asking = [asyncio.ensure_future(lock.unlock.secrets([ref], may_prompt=True)) for ref in (A, B)]
+    await settle()
+    lock.unlock.lock()
+    lock.vault.gate.set()
+    for one in asking:
+        with pytest.raises(Locked, match="locked meanwhile"):
+            await one
+    assert len(lock.vault.reads) == 1
+
+
+async def test_the_end_of_an_unlock_does_not_end_the_prompt_for_the_next() -> None:
+    """A person is answering when the old unlock grows too old; their answer counts."""
+    lock = Lock(max_age=3600.0)
+    await lock.get()
+    lock.vault.gate.clear()
+    rereading = asyncio.ensure_future(lock.unlock.reread([A, B]))
+    await settle()
+    await lock.clock.advance(3600)
+    with pytest.raises(Locked):
+        await lock.get(may_prompt=False)
+    lock.vault.gate.set()
+    assert set(await rereading) == {A, B}
+    assert lock.unlock.report().state is VaultState.UNLOCKED
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["nothing can be read", "one reference cannot"])
+async def test_a_remembered_error_keeps_nothing_of_those_who_were_told(whole: bool) -> None:  # noqa: FBT001
+    """Else a program that asks in a loop would fill the memory with the frames of its requests."""
+    lock = Lock()
+    if whole:
+        lock.vault.raises = VaultUnavailable("x", retry_after=3600)
+    else:
+        lock.vault.values[str(A)] = SecretNotFound("x")
+    told = set()
+    for _ in range(3):
+        with pytest.raises(BrokerError) as caught:
+            await lock.get()
+        told.add(id(caught.value))
+        assert len(caught.traceback) < 10
+    report = lock.unlock.report()
+    kept = [report.last_error, *report.failures.values()]
+    assert [error.__traceback__ for error in kept if error is not None] == [None]

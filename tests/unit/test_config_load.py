@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.config_documents import EXAMPLE, refusal
-from tokenbroker.config.text import MAX_SIZE, load, parse
+from tokenbroker.config.text import MAX_SIZE, _refuse_unsafe, load, parse
 from tokenbroker.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -182,3 +183,29 @@ def test_no_secret_is_shown(place: tuple[int, str | None, str | None], secret: s
     except ConfigError as error:
         assert secret not in f"{error.message} {error.hint} {error!r}"  # noqa: PT017
         assert error.__cause__ is None  # noqa: PT017
+
+
+@pytest.mark.parametrize("mode", [0o602, 0o646, 0o666])
+def test_file_that_everybody_can_write_is_refused(tmp_path: Path, mode: int) -> None:
+    """It says where secrets are sent."""
+    path = tmp_path / "config.toml"
+    path.write_text(EXAMPLE)
+    path.chmod(mode)
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert (caught.value.message, caught.value.hint) == (
+        f"{path}: can be written by every user",
+        f"chmod o-w {path}",
+    )
+
+
+@pytest.mark.parametrize(
+    ("uid", "owner", "refused"),
+    [(1000, 1000, False), (1000, 0, False), (1000, 1001, True), (0, 1000, False), (0, 0, False)],
+    ids=["ours", "root's", "somebody's", "root uses ours", "root uses its own"],
+)
+def test_file_of_another_user_is_refused(uid: int, owner: int, refused: bool) -> None:  # noqa: FBT001
+    """Root's is an administrator's; to root a file is given by whoever mounted it."""
+    found = os.stat_result((0o100644, 0, 0, 1, owner, owner, 0, 0, 0, 0))
+    with pytest.raises(ConfigError, match="belongs to another user") if refused else contextlib.nullcontext():
+        _refuse_unsafe(Path("/c.toml"), found, uid)

@@ -115,7 +115,8 @@ OTHER = lifecycle.failed(lifecycle.started(Slot(token=T)), DOWN, at(3000), sprea
         pytest.param(500, Slot(T), 3200, Action.FETCH, id="min_ttl is met by a new token"),
         pytest.param(500, Slot(T, fetching=True), 3200, Action.JOIN, id="min_ttl waits for the fetch in flight"),
         pytest.param(500, Slot(T), 3601, Action.UNMET, id="min_ttl beyond the lifetime cannot be met"),
-        pytest.param(30, Slot(T), 3590, Action.UNMET, id="min_ttl in a loop burns no quota"),
+        pytest.param(359, Slot(T), 3590, Action.UNMET, id="min_ttl in a loop burns no quota"),
+        pytest.param(361, Slot(T), 3590, Action.FETCH, id="min_ttl near the lifetime, a tenth of it later"),
     ],
 )
 def test_decide(now: float, slot: Slot, min_ttl: float, action: Action) -> None:

@@ -205,3 +205,11 @@ def test_every_refusal_names_a_next_step() -> None:
         with pytest.raises(BrokerError) as caught:
             policy.find_profile(cfg, **ask)
         assert caught.value.hint
+
+
+def test_lowering_itself_is_no_way_around_a_denial() -> None:
+    """A rule that denies what the peer is holds, whatever it asks to be treated as."""
+    cfg = config(RuleConfig("*", "deny", PeerPattern(agent_type=INTERACTIVE)), ALLOW)
+    with pytest.raises(Denied):
+        decide(cfg, lowered=True)
+    assert isinstance(decide(cfg, who=peer(agent_type=AUTONOMOUS)), policy.Allow)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from tokenbroker.api.http import HttpServer
 
+_FLOOD: Final = 2  # times the limit of connections, those included that are only told that there is no room
 _GONE_CHECK: Final = 1.0  # seconds between looks for a peer that has closed its sending half
 
 
@@ -83,7 +84,10 @@ class Channel(asyncio.BufferedProtocol):
         self._reader = RequestReader(self._connection, server.limits)
         self._idle = self._loop.call_later(server.limits.idle_time, self._on_idle)
         server.channels.add(self)
-        if len(server.channels) > server.limits.connections:
+        if len(server.channels) > _FLOOD * server.limits.connections:
+            self.abort()  # too many to be told why
+            return
+        if not server.admit():
             self._reader.fail(Refusal(503, "busy", "broker has too many connections", retryable=True))
             self._advance()
             return
@@ -119,6 +123,7 @@ class Channel(asyncio.BufferedProtocol):
             self._deadline.cancel()
         if self._task is not None:
             self._task.cancel()
+        self._reader.close()
         self._server.forget(self)
 
     def pause_writing(self) -> None:
@@ -133,6 +138,16 @@ class Channel(asyncio.BufferedProtocol):
         if writable is not None and not writable.done():
             writable.set_result(None)
         self._advance()
+
+    @property
+    def ending(self) -> bool:
+        """Whether nothing more is read or answered."""
+        return self._deaf
+
+    def quiet(self) -> float:
+        """Return the seconds since anything was asked or answered; 0 while that is going on."""
+        busy = self._busy() or self._reader.partial or self._writable is not None
+        return 0.0 if busy else self._loop.time() - self._last
 
     # Requests.
 
@@ -181,6 +196,7 @@ class Channel(asyncio.BufferedProtocol):
                 await self._stream(answer)
                 return
         except asyncio.CancelledError:
+            self._task = None  # it will hold this frame by its error
             self.abort()
             raise
         except Exception as error:  # noqa: BLE001  # whatever it was, the peer is answered

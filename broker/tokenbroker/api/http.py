@@ -11,12 +11,11 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import traceback
 from typing import TYPE_CHECKING, Any, Final
 
 from tokenbroker.api.channel import Channel
 from tokenbroker.api.messages import Connection, Limits, Request, Response, Stream, error_response
-from tokenbroker.errors import BrokerError, Fault
+from tokenbroker.errors import BrokerError, Fault, whereabouts
 
 if TYPE_CHECKING:
     import socket
@@ -97,6 +96,22 @@ class HttpServer:
         for channel in tuple(self.channels):
             channel.abort()
 
+    def admit(self) -> bool:
+        """Tell whether there is room for the connection just made, if need be by cutting the one that is quiet longest.
+
+        So a program that opens connections and leaves them cannot keep all others out.
+        """
+        if len(self.channels) <= self.limits.connections:
+            return True
+        taken = [channel for channel in self.channels if not channel.ending]
+        if len(taken) <= self.limits.connections:
+            return True
+        longest = max(taken, key=Channel.quiet)
+        if longest.quiet() < self.limits.spare_time:
+            return False
+        longest.abort()
+        return True
+
     def forget(self, channel: Channel) -> None:
         """Note that a connection has ended."""
         self.channels.discard(channel)
@@ -108,6 +123,5 @@ class HttpServer:
         correlation_id = self.new_id()
         if isinstance(error, BrokerError):
             return error_response(error, correlation_id)
-        place = "; ".join(f"{f.filename}:{f.lineno} {f.name}" for f in traceback.extract_tb(error.__traceback__)[-3:])
-        _log.error("Handler failed: %s at %s, correlation_id=%s", type(error).__name__, place, correlation_id)
+        _log.error("Handler failed: %s, correlation_id=%s", whereabouts(error), correlation_id)
         return error_response(Fault("broker failed to handle the request"), correlation_id)

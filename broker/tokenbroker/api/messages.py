@@ -41,6 +41,8 @@ class Limits:
     linger_time: float = 1.0
     """How long a refused peer may go on sending before the connection is cut."""
     connections: int = 512
+    spare_time: float = 1.0
+    """A connection that asked nothing for so long is cut when its place is needed."""
     pipelined: int = 16
     """Requests waiting behind one that is being answered; beyond that nothing more is read."""
 

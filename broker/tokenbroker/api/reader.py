@@ -98,6 +98,16 @@ class RequestReader:
             self.ready.append(refusal)
         self.done, self.partial, self.wants_continue = True, 0, False
 
+    def close(self) -> None:
+        """Read no more, and let go of the parser.
+
+        The two hold each other, and with them the connection's state: the peer's handle is a descriptor, which would
+        stay open until the garbage collector comes by.
+        """
+        self.done = True
+        self.ready.clear()
+        del self._parser
+
     def _measure(self, size: int) -> None:
         """Count the bytes of a request that is not complete, framing included."""
         self._raw_size += size

@@ -195,7 +195,7 @@ def rule(value: object, profile_names: Collection[str], line: int) -> RuleConfig
 
     def pattern(glob: object) -> str:
         wanted = text(glob)
-        if any(fnmatchcase(name, wanted) for name in profile_names):
+        if wanted in profile_names or any(fnmatchcase(name, wanted) for name in profile_names):
             return wanted
         hint = did_you_mean(wanted, profile_names) or "define it as [profiles.NAME], or remove the rule"
         raise expected("the name of a profile or a glob that matches one", shown(wanted), hint=hint)

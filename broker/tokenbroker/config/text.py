@@ -145,9 +145,9 @@ def _rules(
     return tuple(found)
 
 
-def _names(document: dict[str, Any], key: str) -> list[str]:
+def _names(document: dict[str, Any], key: str) -> Collection[str]:
     tables = document.get(key, {})
-    return list(tables) if isinstance(tables, dict) else []
+    return tables.keys() if isinstance(tables, dict) else ()
 
 
 def _check_version(document: dict[str, Any]) -> None:
@@ -189,9 +189,22 @@ def _read(path: Path) -> bytes:
     """Read at most one byte more than is allowed. A FIFO or device is refused before it can make anyone wait."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as file:  # noqa: PTH123  # a descriptor has no path
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
             raise ValueError("not a regular file")
+        _refuse_unsafe(path, found, os.getuid())
         return file.read(MAX_SIZE + 1)
+
+
+def _refuse_unsafe(path: Path, found: os.stat_result, uid: int) -> None:
+    """Raise for a file that somebody else may have written: it says where secrets are sent, and what runs as `op`.
+
+    Root may use a file of any user, as in a container that a folder is mounted into.
+    """
+    if uid != 0 and found.st_uid not in {0, uid}:
+        raise ConfigError(f"{path}: belongs to another user (uid {found.st_uid})", hint=f"ls -l {path}")
+    if found.st_mode & stat.S_IWOTH:
+        raise ConfigError(f"{path}: can be written by every user", hint=f"chmod o-w {path}")
 
 
 def _too_large(name: str) -> ConfigError:

@@ -69,11 +69,17 @@ class OpRunner:
         if self._helper is not None:
             log.warning("Restarting the helper that runs op; 1Password will ask again, as its session is new")
             await self._end_helper()
-        self._helper = await asyncio.create_subprocess_exec(
-            sys.executable, "-I", "-S", op_terminal.__file__,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-            env={}, cwd="/", start_new_session=True,
-        )  # fmt: skip
+        try:
+            self._helper = await asyncio.create_subprocess_exec(
+                sys.executable, "-I", "-S", op_terminal.__file__,
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+                env={}, cwd="/", start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:  # also when Python was upgraded under us, and our interpreter is gone
+            raise VaultUnavailable(
+                f"the helper process that runs `op` cannot be started: {os.strerror(error.errno or 0).lower()}",
+                hint=f"restart the broker, then {UNLOCK}",
+            ) from None
         return self._helper
 
     async def _call(self, helper: Process, request: dict[str, Any], limit: float) -> Completed:
