@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
 from tokenbroker import lifecycle, policy
-from tokenbroker.errors import BrokerError, Busy, Denied, Locked, MinTtlUnmet, PeerGone, Revoked, Stopping, VaultError
+from tokenbroker.errors import BrokerError, Busy, Denied, Locked, MinTtlUnmet, PeerGone, Stopping, VaultError
 from tokenbroker.lifecycle import Action
 from tokenbroker.model import AgentType
 
@@ -155,12 +155,7 @@ class Broker:
         """
         refused = self.cache.refused_clients() & self.config.clients.keys()
         self.cache.forgive()
-        try:
-            await self.unlock.unlock({ref for name in refused for ref in self.config.clients[name].refs()})
-        except BrokerError as error:
-            self._audit.record("unlock failed", {"code": error.code, "why": error.message})
-            raise
-        self._audit.record("unlocked", {"backend": self.unlock.vault.name, "secrets": self.unlock.report().secrets})
+        await self.unlock.unlock({ref for name in refused for ref in self.config.clients[name].refs()})
 
     # --- forgetting
 
@@ -202,7 +197,7 @@ class Broker:
         """
         if profile is not None:
             policy.find_profile(self.config, name=profile)
-        told = Revoked("the token was revoked meanwhile", hint="run the command again")
+        told = Busy("the token was revoked meanwhile", hint="run the command again", retry_after=0.0)
         count = self.drop(lambda key: profile is None or key.profile == profile, told)
         self._audit.record("tokens revoked", {"profile": profile or "*", "tokens": count})
         return count
@@ -229,14 +224,17 @@ class Broker:
                 decision = policy.decide(self.config, profile, peer, lowered=lowered)
             except Denied as denial:
                 if asked:  # a listing asks for nothing
-                    told = {"profile": profile.name, "pid": peer.pid, "exe": peer.exe, "why": denial.message}
-                    self._audit.record("denied", told)
+                    self._deny(profile.name, peer, denial)
                 raise
             if len(self._rulings) >= MAX_RULINGS:
                 self._rulings.clear()
             client = decision.allow.client if isinstance(decision, policy.Ask) else decision.client
             ruling = self._rulings[memo] = decision, policy.key_for(profile, client, None)
         return ruling
+
+    def _deny(self, profile: str, peer: Peer, denial: Denied) -> None:
+        told = {"profile": profile, "pid": peer.pid, "exe": peer.exe, "tty": peer.tty, "why": denial.message}
+        self._audit.record("denied", told)
 
     def _narrowed(self, full: TokenKey, key: TokenKey) -> TokenKey:
         """Return `key`, unless the profile has so many choices of scopes in use that it must be an agent in a loop.
@@ -253,10 +251,12 @@ class Broker:
 
     async def _after_approval(self, caller: _Caller, reason: str | None) -> Served:
         if not await self._approver.ask(caller.peer, caller.entry.key.profile, reason):
-            raise Denied(
+            denial = Denied(
                 f"a rule asks a person before profile `{caller.entry.key.profile}` is given, and nobody said yes",
                 hint='set decide = "allow" on the rule: this version has no way to ask',
             )
+            self._deny(caller.entry.key.profile, caller.peer, denial)
+            raise denial
         self._check(caller, approved=True)
         return self._at_once(caller, self._clock.now()) or await self._obtain(caller)
 
@@ -363,7 +363,7 @@ class Broker:
             why = f"; renewing it failed: {slot.failure.error.message}" if slot.failure else ""
             return MinTtlUnmet(
                 f"profile `{profile}` has no token that is valid for {caller.min_ttl:.0f} s: its tokens live "
-                f"{slot.token.lifetime:.0f} s, {slot.token.remaining(now):.0f} s are left{why}",
+                f"{int(slot.token.lifetime)} s, {int(slot.token.remaining(now))} s are left{why}",
                 hint="ask for less with `--min-ttl`, or let the issuer's tokens live longer",
             )
         if slot.failure is not None and not slot.fetching:
@@ -383,8 +383,8 @@ def _gone(peer: Peer) -> PeerGone:
     return PeerGone(f"the program that asked (pid {peer.pid}) is no more, or is another one now")
 
 
-def _reconfigured() -> Denied:
-    return Denied("the configuration changed meanwhile", hint="run the command again")
+def _reconfigured() -> Busy:
+    return Busy("the configuration changed meanwhile", hint="run the command again", retry_after=0.0)
 
 
 def _shutting_down() -> Stopping:

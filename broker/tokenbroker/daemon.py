@@ -97,7 +97,7 @@ class Daemon:
         self._stop = asyncio.Event()
         self.ready = asyncio.Event()
         """Set once the sockets answer."""
-        self.unlock = Unlock(vault, config.unlock, self.clock, refs=self._refs)
+        self.unlock = Unlock(vault, config.unlock, self.clock, refs=self._refs, audit=self.events)
         self.broker = Broker(
             config,
             unlock=self.unlock,

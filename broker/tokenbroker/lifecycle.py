@@ -39,8 +39,9 @@ MANDATORY_SHARE: Final = 0.1
 
 YOUNG_SHARE: Final = 0.1  # of the lifetime: so long no caller's `min_ttl` causes a fetch
 
+LAST_SECOND: Final = 1.0  # not served: `expires_in` is in whole seconds, and so are the times in most JWTs
 RETRY_BASE: Final = 1.0  # seconds before the second try when there is no token to serve meanwhile
-RETRY_CAP: Final = 30.0
+RETRY_CAP: Final = 15.0
 RETRY_WHILE_VALID: Final = 30.0  # seconds between tries while a good token lives, or a quarter of what is left
 RETRY_AFTER_CAP: Final = 3600.0  # seconds; an issuer that asks for more is asked again after this
 TERMINAL_BACK_OFF: Final = {  # seconds: first, longest. Long enough that a looping agent locks out no client
@@ -96,6 +97,8 @@ class Failure:
     at: Instant
     reread: bool
     """Whether the vault was read again because of it; only ever false where a rejected credential needs that."""
+    cold: bool = True
+    """Whether there was no valid token then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +140,7 @@ def state(token: Token | None, now: Instant) -> TokenState:
     if token is None:
         return TokenState.EXPIRED
     remaining = token.remaining(now)
-    if remaining <= 0:
+    if remaining < LAST_SECOND:
         return TokenState.EXPIRED
     if remaining <= mandatory_window(token.lifetime):
         return TokenState.ENDING
@@ -150,8 +153,7 @@ def usable(slot: Slot, now: Instant, min_ttl: float = 0.0) -> bool:
     """Tell whether the token may be served to a caller that insists on `min_ttl` seconds of validity."""
     if slot.token is None:
         return False
-    remaining = slot.token.remaining(now)
-    return remaining > 0 and remaining >= min_ttl
+    return slot.token.remaining(now) >= max(min_ttl, LAST_SECOND)
 
 
 def decide(slot: Slot, now: Instant, *, min_ttl: float = 0.0, may_prompt: bool = False) -> Action:
@@ -189,7 +191,7 @@ def renewal_due(slot: Slot, now: Instant) -> bool:
 
 def seconds_to_renewal(slot: Slot, now: Instant) -> float | None:
     """Return the seconds until `renewal_due` can turn true by time alone; `None` if it cannot."""
-    if slot.token is None or slot.fetching or not slot.used or wants_reread(slot) or slot.token.remaining(now) <= 0:
+    if slot.token is None or slot.fetching or not slot.used or wants_reread(slot) or not usable(slot, now):
         return None
     return max(0.0, slot.token.remaining(now) - renewal_point(slot.token), slot.retry_at - now.elapsed)
 
@@ -216,7 +218,7 @@ def fetched(slot: Slot, token: Token, now: Instant) -> Slot:
     if slot.token is not None and 0 < slot.token.remaining(now) >= token.remaining(now):
         repeated = IssuerUnavailable("the issuer answered with a token that expires no later than the present one")
         return failed(slot, repeated, now, spread=token.jitter)
-    if token.remaining(now) <= 0:
+    if token.remaining(now) < LAST_SECOND:
         dead = IssuerUnavailable("the issuer answered with a token that has already expired")
         return failed(slot, dead, now, spread=token.jitter)
     return Slot(token=token, rejections=slot.rejections)
@@ -225,9 +227,13 @@ def fetched(slot: Slot, token: Token, now: Instant) -> Slot:
 def failed(slot: Slot, error: BrokerError, now: Instant, *, spread: float, reread: bool = True) -> Slot:
     """Record a fetch's failure; `spread` in [0, 1) places the next try within its interval."""
     _must_fetch(slot)
-    count = slot.failure.count + 1 if slot.failure is not None else 1
-    failure = Failure(error=error, count=count, at=now, reread=reread)
-    delay = back_off(error, count, spread=spread, valid_for=slot.token.remaining(now) if slot.token else 0.0)
+    valid_for = slot.token.remaining(now) if slot.token else 0.0
+    before = slot.failure
+    # Failed renewals do not make the wait longer for those who have nothing to be served with.
+    again = before is not None and before.cold == (valid_for <= 0)
+    count = before.count + 1 if before is not None and again else 1
+    failure = Failure(error=error, count=count, at=now, reread=reread, cold=valid_for <= 0)
+    delay = back_off(error, count, spread=spread, valid_for=valid_for)
     return replace(slot, fetching=False, failure=failure, retry_at=now.elapsed + delay)
 
 

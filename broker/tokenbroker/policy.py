@@ -71,12 +71,7 @@ def decide(config: Config, profile: ProfileConfig, peer: Peer, *, lowered: bool 
         agent_type = rule.treat_as
     client = next((c for c in (config.clients[n] for n in profile.clients) if c.agent_type is agent_type), None)
     if client is None:
-        raise NoClient(
-            f"profile `{profile.name}` has no client for {agent_type} programs, which {_name(peer)} is: "
-            f"{peer.evidence or 'nothing shows that a person is near it'}",
-            hint=f'add a client with agent_type = "{agent_type}" to [profiles.{profile.name}] in {_file(config)}, '
-            "or set treat_as on a rule",
-        )
+        raise _no_client(config, rule, profile, peer, agent_type, lowered=lowered and evident is not agent_type)
     allow = Allow(client=client, agent_type=agent_type, rule=rule)
     return Ask(allow) if rule.decide == "ask" else allow
 
@@ -135,6 +130,21 @@ def _matches(rule: RuleConfig, profile: str, peer: Peer, agent_type: AgentType) 
         fnmatchcase(profile, rule.profile)
         and (pattern.agent_type is None or pattern.agent_type is agent_type)
         and (pattern.exe is None or (peer.exe is not None and fnmatchcase(peer.exe, pattern.exe)))
+    )
+
+
+def _no_client(
+    config: Config, rule: RuleConfig, profile: ProfileConfig, peer: Peer, agent_type: AgentType, *, lowered: bool
+) -> NoClient:
+    add = f'add a client with agent_type = "{agent_type}" to [profiles.{profile.name}] in {_file(config)}'
+    if lowered:
+        why, hint = "it asked to be treated as one", f"{add}, or ask without `--as autonomous`"
+    elif rule.treat_as is not None:
+        why, hint = "a rule treats it as one", f"{add}, or correct treat_as on the rule"
+    else:
+        why, hint = peer.evidence or "nothing shows that a person is near it", f"{add}, or set treat_as on a rule"
+    return NoClient(
+        f"profile `{profile.name}` has no client for {agent_type} programs, which {_name(peer)} is: {why}", hint=hint
     )
 
 

@@ -21,7 +21,6 @@ from tokenbroker.errors import (
     PromptUnanswered,
     SecretNotFound,
     VaultError,
-    VaultUnavailable,
 )
 from tokenbroker.model import Secret
 
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
     from tokenbroker.config import UnlockConfig
     from tokenbroker.model import Instant, SecretRef
-    from tokenbroker.ports import Clock, Vault
+    from tokenbroker.ports import AuditSink, Clock, Vault
 
 COOL_DOWN: Final = 300.0  # seconds without a prompt after a refusal or two unanswered ones
 UNANSWERED_LIMIT: Final = 2  # prompts nobody answered: the person is away
@@ -71,12 +70,14 @@ class Unlock:
         clock: Clock,
         *,
         refs: Callable[[], Collection[SecretRef]],
+        audit: AuditSink,
     ) -> None:
         """Start locked. `refs` gives every reference of the present configuration, so that one read has them all."""
         self._vault = vault
         self._config = config
         self._clock = clock
         self._all_refs = refs
+        self._audit = audit
         self._values: dict[SecretRef, Secret | VaultError] = {}
         self._since: Instant | None = None
         self._used_at = 0.0
@@ -250,6 +251,7 @@ class Unlock:
             values = await self._vault.read(refs, fresh=fresh)
         except BrokerError as error:
             self._refused(error)
+            self._audit.record("unlock failed", {"code": error.code, "why": error.message})
             raise
         now = self._clock.now()
         self._values.update({ref: values.get(ref) or _nothing_came(ref) for ref in refs})
@@ -258,6 +260,9 @@ class Unlock:
         self._unanswered = 0
         self._last_error = None
         self._not_before = float("-inf")
+        missing = sum(not isinstance(value, Secret) for value in self._values.values())
+        told = {"backend": self._vault.name, "read": len(refs), "secrets": len(self._values) - missing}
+        self._audit.record("unlocked", told | ({"missing": missing} if missing else {}))
 
     def _ended(self, reading: asyncio.Task[None]) -> None:
         """Let go of a read. Not done by the read itself: cancelled before its first step, it would never do it."""
@@ -289,10 +294,9 @@ class Unlock:
             raise self._last_error.anew()
 
     def _locked(self) -> BrokerError:
-        if isinstance(self._last_error, VaultUnavailable) and self._not_before > self._clock.now().elapsed:
-            return self._last_error.anew()
+        why = f"; when last tried: {self._last_error.message}" if self._last_error is not None else ""
         return Locked(
-            f"the vault ({self._vault.name}) is locked, and this program may not cause a prompt",
+            f"the vault ({self._vault.name}) is locked, and this program may not cause a prompt{why}",
             hint="unlock it with `broker unlock`",
         )
 

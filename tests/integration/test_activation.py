@@ -102,10 +102,26 @@ def test_a_child_takes_both_sockets_by_name(folder: Path) -> None:
     assert said == {"fds": {"admin": 3, "broker": 4}, "left": [], "inherited": "[]"}
 
 
+def test_without_names_the_paths_tell_the_sockets_apart(folder: Path) -> None:
+    """LISTEN_FDNAMES is optional (sd_listen_fds(3)); the order says nothing."""
+    with (
+        listening(folder / "admin.sock") as admin,
+        listening(folder / "b") as broker,
+        activated([admin.fileno(), broker.fileno()], None) as service,
+    ):
+        for place in ("admin.sock", "b"):
+            with socket.socket(socket.AF_UNIX) as peer:
+                peer.settimeout(20)
+                peer.connect(str(folder / place))
+                assert peer.recv(10) == (b"admin" if place == "admin.sock" else b"broker")
+        assert service.stdout
+        said = json.loads(service.stdout.read())
+    assert said["fds"] == {"admin": 3, "broker": 4}
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        pytest.param(None, "named ''", id="without a name"),
         pytest.param("tokenbroker.socket", "named 'tokenbroker.socket'", id="with systemd's default name"),
         pytest.param("admin", "no socket named `broker`", id="without the broker's own"),
         pytest.param("broker:admin", "LISTEN_FDS=1 with 2 names", id="with fewer descriptors than names"),

@@ -424,3 +424,17 @@ async def test_an_op_without_inject_is_read_item_by_item(tmp_path: Path, make: C
     )
     program.chmod(0o700)
     assert {KEY: Secret("s3cret")} == await make(op=str(program)).read([KEY])
+
+
+async def test_a_question_that_nobody_can_answer_ends_the_call(tmp_path: Path, make: Callable[..., OpVault]) -> None:
+    """Without an account `op` asks on its terminal whether to add one, and waits for ever."""
+    program = tmp_path / "op-without-account"
+    program.write_text(
+        "#!/bin/sh\necho 'No accounts configured for use with 1Password CLI.' >&2\n"
+        "printf 'Do you want to add an account manually now? [Y/n] ' >&2\nsleep 60\n"
+    )
+    program.chmod(0o700)
+    began = time.monotonic()
+    with pytest.raises(VaultUnavailable, match="account"):
+        await make(op=str(program)).read([KEY])
+    assert time.monotonic() - began < 15, "the limit of a prompt is 20 s here"

@@ -8,6 +8,7 @@ import pytest
 
 from tests.fakes_clock import FakeClock, settle
 from tests.fakes_vault import FakeVault
+from tests.service.world import Recorder
 from tokenbroker.config import UnlockConfig
 from tokenbroker.errors import (
     BrokerError,
@@ -31,7 +32,14 @@ class Lock:
         self.vault = FakeVault({str(A): "secret a", str(B): "secret b"})
         self.clock = FakeClock()
         self.refs = [A, B]
-        self.unlock = Unlock(self.vault, UnlockConfig(**limits), self.clock, refs=lambda: self.refs)  # type: ignore[arg-type]
+        self.audit = Recorder()
+        self.unlock = Unlock(
+            self.vault,
+            UnlockConfig(**limits),  # type: ignore[arg-type]  # the tests' keywords
+            self.clock,
+            refs=lambda: self.refs,
+            audit=self.audit,
+        )
 
     async def get(self, *, may_prompt: bool = True) -> str:
         return (await self.unlock.secrets([A], may_prompt=may_prompt))[A].reveal()
@@ -296,3 +304,24 @@ async def test_a_remembered_error_keeps_nothing_of_those_who_were_told(whole: bo
     report = lock.unlock.report()
     kept = [report.last_error, *report.failures.values()]
     assert [error.__traceback__ for error in kept if error is not None] == [None]
+
+
+async def test_every_unlock_and_every_failure_is_recorded_whoever_caused_it() -> None:
+    lock = Lock()
+    lock.vault.raises = PromptUnanswered("nobody answered")
+    with pytest.raises(PromptUnanswered):
+        await lock.get()
+    lock.vault.raises = None
+    await lock.get()
+    assert [name for name, _ in lock.audit.events] == ["unlock failed", "unlocked"]
+    assert "secret a" not in repr(lock.audit.events)
+
+
+async def test_who_may_not_prompt_is_told_locked_whatever_went_wrong_before() -> None:
+    """Exit 5, with the reason beside it."""
+    lock = Lock()
+    lock.vault.raises = VaultUnavailable("the app is not running")
+    with pytest.raises(VaultUnavailable):
+        await lock.get()
+    with pytest.raises(Locked, match="when last tried: the app is not running"):
+        await lock.get(may_prompt=False)

@@ -86,7 +86,7 @@ class World:
         self.approver = SayNo()
         self.audit = Recorder()
         self.spread = spread
-        self.unlock = Unlock(self.vault, self.config.unlock, self.clock, refs=self._refs)
+        self.unlock = Unlock(self.vault, self.config.unlock, self.clock, refs=self._refs, audit=self.audit)
         self.cache = TokenCache(
             self.exchange(self.config), audit=self.audit, clock=self.clock, random=lambda: self.spread
         )

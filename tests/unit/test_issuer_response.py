@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from contextlib import suppress
+from email.utils import formatdate
 from typing import Any
 
 import pytest
@@ -76,8 +77,38 @@ def test_lifetime_of_an_opaque_token(expires_in: bytes | None, seconds: float) -
         pytest.param(None, {"iat": "1", "exp": []}, DEFAULT, id="junk times are no guide"),
     ],
 )
-def test_lifetime_of_a_jwt(expires_in: bytes | None, claims: dict[str, Any], seconds: float) -> None:
+def test_lifetime_of_a_jwt_of_another_clock(expires_in: bytes | None, claims: dict[str, Any], seconds: float) -> None:
     assert lifetime(expires_in, **claims) == seconds
+
+
+def date(ahead: float) -> str:
+    return formatdate(NOW.wall + ahead, usegmt=True)
+
+
+@pytest.mark.parametrize(
+    ("age", "issuer_ahead", "seconds"),
+    [
+        pytest.param(0, 0, 600, id="a fresh one has all of it"),
+        pytest.param(590, 0, 10, id="a cached one has what is left"),
+        pytest.param(590, None, 10, id="also where the answer has no Date"),
+        pytest.param(0, 3600, 600, id="an issuer whose clock is ahead of ours"),
+        pytest.param(0, -3600, 600, id="an issuer whose clock is behind ours"),
+        pytest.param(590, 3600, 10, id="a cached one of an issuer whose clock is ahead"),
+        pytest.param(590, -3600, 10, id="a cached one of an issuer whose clock is behind"),
+    ],
+)
+def test_a_jwt_lives_as_long_as_is_left_of_it(age: float, issuer_ahead: float | None, seconds: float) -> None:
+    """The API believes `exp`, so a JWT that was minted earlier gets no new life from being handed out again."""
+    minted = NOW.wall + (issuer_ahead or 0.0) - age
+    body = {"access_token": unsigned_jwt({"iat": minted, "exp": minted + 600}), "expires_in": 3600}
+    headers = {} if issuer_ahead is None else {"date": date(issuer_ahead)}
+    assert read(body, headers=headers).lifetime == seconds
+
+
+def test_a_jwt_that_has_expired_by_every_clock_is_refused() -> None:
+    body = {"access_token": unsigned_jwt({"iat": NOW.wall - 700, "exp": NOW.wall - 100}), "expires_in": 3600}
+    with pytest.raises(IssuerUnavailable, match="already expired"):
+        read(body, headers={"date": date(0)})
 
 
 @pytest.mark.parametrize(

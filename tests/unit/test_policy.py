@@ -213,3 +213,25 @@ def test_lowering_itself_is_no_way_around_a_denial() -> None:
     with pytest.raises(Denied):
         decide(cfg, lowered=True)
     assert isinstance(decide(cfg, who=peer(agent_type=AUTONOMOUS)), policy.Allow)
+
+
+@pytest.mark.parametrize(
+    ("rule", "who", "lowered", "why"),
+    [
+        pytest.param(ALLOW, peer(), True, "it asked to be treated as one", id="it lowered itself"),
+        pytest.param(
+            RuleConfig("*", "allow", treat_as=AUTONOMOUS), peer(), False, "a rule treats it as one", id="by a rule"
+        ),
+        pytest.param(
+            ALLOW, peer(agent_type=None), False, "nothing shows that a person is near it", id="by want of evidence"
+        ),
+    ],
+)
+def test_the_reason_for_having_no_client_is_the_true_one(
+    rule: RuleConfig,
+    who: Peer,
+    lowered: bool,  # noqa: FBT001  # a column of the table
+    why: str,
+) -> None:
+    with pytest.raises(NoClient, match=why):
+        decide(config(rule), "billing", who, lowered=lowered)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
+UNTRIED = lifecycle.Slot()  # asked for, and denied or locked before anything was fetched: there is nothing to show
+
 
 def status(broker: Broker, now: Instant) -> Json:
     """Return vault, issuers and tokens, for `broker status`."""
@@ -33,7 +35,7 @@ def status(broker: Broker, now: Instant) -> Json:
         ],
         "profiles": len(broker.config.profiles),
         "sessions": len(broker.sessions),
-        "tokens": [token(broker, entry, now) for entry in broker.cache],
+        "tokens": [token(broker, entry, now) for entry in broker.cache if entry.slot != UNTRIED],
     }
 
 

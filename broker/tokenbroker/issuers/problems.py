@@ -89,7 +89,7 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     value = headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():
         return min(float(value[:9]), MAX_RETRY_AFTER)
-    moment = _http_date(value)
+    moment = http_date(value)
     return None if moment is None else min(max(moment - now, 0.0), MAX_RETRY_AFTER)
 
 
@@ -110,7 +110,7 @@ def _person(reply: Reply, said: _Said, attempt: Attempt) -> IssuerError | None:
     if _ENTRA_EXPIRED_SECRET in said.entra:
         return IssuerNeedsPerson(
             f"{attempt.subject} says that the client's secret has expired: {said}",
-            hint="make a new secret at the issuer and put it in the vault, then run `broker doctor`",
+            hint="make a new secret at the issuer and put it in the vault, then `broker unlock`",
         )
     if _ENTRA_NO_APP in said.entra:
         return IssuerNeedsPerson(
@@ -138,7 +138,7 @@ def _rejected(reply: Reply, said: _Said, attempt: Attempt) -> IssuerError | None
         return IssuerNeedsPerson(
             f"{attempt.subject} refused the assertion: {said}; this machine's clock is {abs(skew):.0f} s "
             f"{'ahead' if skew > 0 else 'behind'}",
-            hint="set this machine's clock, then run `broker doctor`",
+            hint="set this machine's clock, then `broker unlock`",
         )
     return CredentialRejected(f"{attempt.subject} refused the client: {said}", hint=_credential_hint(attempt))
 
@@ -171,7 +171,7 @@ def _request_hint(said: _Said, attempt: Attempt) -> str:
 
 def _credential_hint(attempt: Attempt) -> str:
     what = "private_key" if attempt.auth == "private_key_jwt" else "client_secret"
-    rotated = f"what the client's {what} refers to may have been rotated: run `broker doctor`"
+    rotated = f"what the client's {what} refers to may have been rotated: put the new one there, then `broker unlock`"
     return rotated if attempt.other_encoding is None else f"{rotated}; or {_encoding_hint(attempt)}"
 
 
@@ -236,14 +236,15 @@ def _quota_wait(headers: Mapping[str, str]) -> float | None:
 
 def _clock_skew(reply: Reply, attempt: Attempt) -> float | None:
     """Return how far our clock is ahead of the issuer's `Date` header, when that is enough to spoil an assertion."""
-    theirs = _http_date(reply.headers.get("date", ""))
+    theirs = http_date(reply.headers.get("date", ""))
     if theirs is None:
         return None
     skew = attempt.started.wall - theirs
     return skew if abs(skew) > CLOCK_TOLERANCE else None
 
 
-def _http_date(value: str) -> float | None:
+def http_date(value: str) -> float | None:
+    """Return the epoch second that an HTTP date names (RFC 9110 §5.6.7); `None` for anything else."""
     try:
         return parsedate_to_datetime(value).timestamp()
     except (ValueError, TypeError, OverflowError, IndexError):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tokenbroker.errors import IssuerMisconfigured, IssuerUnavailable
 from tokenbroker.issuers.exchange import AmbiguousJson, scrub, strict_object
-from tokenbroker.issuers.problems import refusal
+from tokenbroker.issuers.problems import http_date, refusal
 from tokenbroker.model import IssuerAnswer, Secret
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def parse(reply: Reply, attempt: Attempt, *, default_ttl: float, max_ttl: float)
     return IssuerAnswer(
         access_token=Secret(token),
         token_type=_bearer(answer.get("token_type", "Bearer"), token, attempt),
-        lifetime=_lifetime(answer.get("expires_in"), claims, attempt, default_ttl=default_ttl, max_ttl=max_ttl),
+        lifetime=_lifetime(answer.get("expires_in"), claims, reply, attempt, default_ttl=default_ttl, max_ttl=max_ttl),
         scope=_scope(answer.get("scope"), attempt),
         claims=claims,
     )
@@ -105,18 +105,36 @@ def _scope(value: Any, attempt: Attempt) -> tuple[str, ...] | None:
 
 
 def _lifetime(
-    expires_in: Any, claims: dict[str, Any] | None, attempt: Attempt, *, default_ttl: float, max_ttl: float
+    expires_in: Any,
+    claims: dict[str, Any] | None,
+    reply: Reply,
+    attempt: Attempt,
+    *,
+    default_ttl: float,
+    max_ttl: float,
 ) -> float:
     """Return the shorter of what the answer and the JWT say: the API believes the JWT, a cached JWT is partly used."""
-    said = [seconds for seconds in (_seconds(expires_in), _jwt_lifetime(claims or {}, attempt)) if seconds is not None]
+    by_jwt = _jwt_lifetime(claims or {}, reply, attempt)
+    said = [seconds for seconds in (_seconds(expires_in), by_jwt) if seconds is not None]
     return min(*said, default_ttl if not said else max_ttl, max_ttl)
 
 
-def _jwt_lifetime(claims: dict[str, Any], attempt: Attempt) -> float | None:
+def _jwt_lifetime(claims: dict[str, Any], reply: Reply, attempt: Attempt) -> float | None:
+    """Return what is left until the JWT's `exp` (RFC 7519 §4.1.4), at most what its `iat` gave it.
+
+    An issuer may hand out a JWT that it minted a while ago. What is left of it is told by the issuer's own clock, the
+    answer's `Date`, and by ours; of two that leave anything the one that leaves less is believed. Raises
+    `IssuerUnavailable` when by all there are it has expired, if the issuer's own is among them.
+    """
     expiry, issued = _finite(claims.get("exp")), _finite(claims.get("iat"))
     if expiry is None:
         return None
-    return _at_least_one(expiry - (attempt.started.wall if issued is None else issued))
+    theirs = http_date(reply.headers.get("date", ""))
+    left = [expiry - now for now in (theirs, attempt.started.wall) if now is not None]
+    if theirs is not None and max(left) <= 0:
+        raise IssuerUnavailable(f"{attempt.subject} sent a token that has already expired")
+    given = [] if issued is None else [expiry - issued]
+    return _at_least_one(min([*given, *(seconds for seconds in left if seconds > 0)], default=0.0))
 
 
 def _seconds(value: Any) -> float | None:

@@ -1,7 +1,8 @@
 """Take over listening sockets that systemd or launchd made (sd_listen_fds(3), launch_activate_socket(3)).
 
 Rules of this file:
-1. Each socket has a name, `broker` or `admin`: which one answers administrative verbs is never guessed.
+1. Each socket is `broker` or `admin` by its name, or for want of one by its path: which one answers administrative
+   verbs is never a matter of order.
 2. What is handed over is checked like anything from outside: a listening Unix stream socket, or it is refused.
 3. The variables that speak of it are taken out of the environment, so that no child believes them to be its own.
 """
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, MutableMapping
 
 _NAMES: Final = frozenset({"broker", "admin"})
+_ADMIN_FILE: Final = "admin.sock"  # as tokenbroker_client.paths and the units name it
 _FIRST_FD: Final = 3  # SD_LISTEN_FDS_START
 _LAUNCHD_NAMES: Final = {"Broker": "broker", "Admin": "admin"}  # keys of the plist's `Sockets`
 # macOS <sys/errno.h>: ESRCH: not started by launchd; ENOENT: no such socket in the plist.
@@ -40,10 +42,12 @@ def systemd_sockets(environ: MutableMapping[str, str], *, pid: int) -> dict[str,
     """Take the descriptors of `LISTEN_FDS` if they are meant for `pid`."""
     meant_for = environ.pop("LISTEN_PID", "")
     count = environ.pop("LISTEN_FDS", "")
-    names = environ.pop("LISTEN_FDNAMES", "").split(":")
+    given = environ.pop("LISTEN_FDNAMES", None)  # optional: sd_listen_fds(3)
     if meant_for != str(pid):
         return {}
-    if not count.isascii() or not count.isdigit() or len(names) != int(count):
+    number = int(count) if count.isascii() and count.isdigit() else 0
+    names = [""] * number if given is None else given.split(":")
+    if not 0 < number == len(names):
         raise SocketRefused(
             f"systemd passed LISTEN_FDS={count} with {len(names)} names",
             hint="compare the units with those that tokenbroker ships: `systemctl --user cat tokenbroker.socket`",
@@ -69,7 +73,8 @@ def launchd_sockets(library: Any) -> dict[str, socket.socket]:
 def _named(found: Iterable[tuple[str, int]]) -> dict[str, socket.socket]:
     """Make checked sockets of descriptors."""
     sockets: dict[str, socket.socket] = {}
-    for name, descriptor in found:
+    for given, descriptor in found:
+        name = given or _by_path(descriptor)
         if name not in _NAMES or name in sockets:
             raise SocketRefused(
                 f"activation passed a socket named {name!r}, expected one `broker` and one `admin`",
@@ -81,6 +86,16 @@ def _named(found: Iterable[tuple[str, int]]) -> dict[str, socket.socket]:
             "activation passed no socket named `broker`", hint="systemctl --user start tokenbroker.socket"
         )
     return sockets
+
+
+def _by_path(descriptor: int) -> str:
+    """Tell a socket that came without a name by where it is bound."""
+    try:
+        with socket.socket(fileno=os.dup(descriptor)) as sock:
+            address = sock.getsockname()
+    except OSError:
+        return "broker"  # `_checked` says what is wrong with it
+    return "admin" if isinstance(address, str) and os.path.basename(address) == _ADMIN_FILE else "broker"  # noqa: PTH119  # a str
 
 
 def _checked(name: str, descriptor: int) -> socket.socket:

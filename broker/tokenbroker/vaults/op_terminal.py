@@ -37,6 +37,7 @@ from typing import IO, Any
 EXIT_NO_TERMINAL = 3
 HEADER = struct.Struct(">I")
 _CHUNK = 65536
+_QUESTION = b"[Y/n]"  # what `op` ends a question with that it puts to a terminal, e.g. when there is no account
 _PR_SET_DUMPABLE = 4  # linux/prctl.h
 _UNKILLABLE = 1.0  # seconds to wait for a child to vanish after SIGKILL before reporting it as it is
 
@@ -108,6 +109,8 @@ class Child:
             self.end("too_big")
         else:
             self._output[name] += data
+            if name == "stderr" and _QUESTION in self._output[name]:
+                self.end("asked")  # nobody is there to answer, and it would wait for ever (contract 1.7)
         return self._room >= 0
 
     def end(self, reason: str) -> None:
