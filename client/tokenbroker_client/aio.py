@@ -59,9 +59,12 @@ class AsyncClient:
         )
         return calls.read_token(await self.send(calls.token(request)))
 
-    async def rejected(self, profile: str, fingerprint: str) -> None:
-        """Tell the broker that an API refused this token; it is dropped if it is still the cached one."""
-        calls.read_nothing(await self.send(calls.rejected(profile, fingerprint)))
+    async def rejected(self, profile: str, fingerprint: str) -> bool:
+        """Tell the broker that an API refused this token; return whether it was dropped.
+
+        It is kept if it is no longer the cached one, or if rejections come too often: more than three a minute.
+        """
+        return calls.read_dropped(await self.send(calls.rejected(profile, fingerprint)))
 
     async def profiles(self) -> tuple[ProfileInfo, ...]:
         """Return the profiles, and what the rules say to this program about each."""

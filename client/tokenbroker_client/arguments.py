@@ -12,7 +12,7 @@ from tokenbroker_client.errors import UsageError
 from tokenbroker_client.formats import DEFAULT_ENV, FORMATS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 _ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SEE_HELP: Final = "see `broker-token --help`"
@@ -113,6 +113,9 @@ def parse(argv: Sequence[str]) -> Arguments:
 
 
 def _check(found: argparse.Namespace) -> None:
+    for what, text in _sent(found):
+        if not _is_utf8(text):
+            raise UsageError(f"{what} is not UTF-8", hint=_SEE_HELP)
     if found.list and found.profile:
         raise UsageError("option --list takes no PROFILE", hint="list them all with `broker-token --list`")
     if found.list and found.format not in {None, "token", "json"}:
@@ -121,6 +124,23 @@ def _check(found: argparse.Namespace) -> None:
         raise UsageError("no profile is named", hint="list them with `broker-token --list`")
     if found.env and found.format != "env":
         raise UsageError("option --env needs --format env", hint=f"add `--format env`, as in `{_EVAL}`")
+
+
+def _sent(found: argparse.Namespace) -> Iterator[tuple[str, str]]:
+    """Yield what goes into a request as text; a path, in contrast, may be any bytes."""
+    yield "PROFILE", found.profile or ""
+    yield "option --audience", found.audience or ""
+    yield "option --reason", found.reason or ""
+    for scope in found.scope:
+        yield "option --scope", scope
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a byte that Python keeps as a surrogate (PEP 383)
+        return False
+    return True
 
 
 _EVAL: Final = 'eval "$(broker-token PROFILE --format env --env NAME)"'

@@ -84,9 +84,9 @@ def read_object(response: Response) -> dict[str, Any]:
     return _read(response, wire.decode_object)
 
 
-def read_nothing(response: Response) -> None:
-    """Check that the broker agreed; raises `BrokerRefused` or `BadAnswer`."""
-    _read(response, lambda _: None)
+def read_dropped(response: Response) -> bool:
+    """Tell whether the broker dropped a rejected token; raises `BrokerRefused` or `BadAnswer`."""
+    return read_object(response).get("dropped") is True
 
 
 def _read(response: Response, decode: Callable[[bytes], T]) -> T:

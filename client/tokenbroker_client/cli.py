@@ -38,13 +38,14 @@ def main(argv: Sequence[str] | None = None, first: bytes | TimeoutError | None =
     here = read_here()
     terminal = os.isatty(0) or os.isatty(2)
     try:
-        text = output(arguments.parse(sys.argv[1:] if argv is None else argv), here, first, terminal=terminal)
+        wanted = arguments.parse(sys.argv[1:] if argv is None else argv)
+        text = output(wanted, here, first, terminal=terminal)
     except ClientError as error:
         _complain(messages.lines(PROGRAM, error))
         return error.exit_code
     except KeyboardInterrupt:
         return _EXIT_INTERRUPTED
-    return _print(text)
+    return _print(text, "text" if wanted.help or wanted.version or wanted.list else "token")
 
 
 def output(wanted: Arguments, here: Here, first: bytes | TimeoutError | None = None, *, terminal: bool = False) -> str:
@@ -60,8 +61,10 @@ def output(wanted: Arguments, here: Here, first: bytes | TimeoutError | None = N
         return show(client.profiles())
     answer = _ask(client, wanted) if first is None else _settle(first, timeout)
     if wanted.rejected:
-        client.rejected(answer.profile, answer.fingerprint)
+        refused, dropped = answer.fingerprint, client.rejected(answer.profile, answer.fingerprint)
         answer = _ask(client, wanted)
+        if not dropped and answer.fingerprint == refused:
+            raise messages.kept()
     return formats.FORMATS[wanted.format](answer, wanted.env)
 
 
@@ -86,20 +89,29 @@ def _settle(first: bytes | TimeoutError, timeout: float) -> TokenAnswer:
     return calls.read_token(response)
 
 
-def _print(text: str) -> int:
+def _print(text: str, what: str) -> int:
     # Straight to the descriptor: nothing stays in a buffer whose loss at exit nobody would notice.
     if sys.stdout is None:  # closed: its number may be another file's by now
-        return wire.EXIT_FAILED
+        return _unwritten(what, "stdout is closed")
     left = text.encode()
     try:
         while left:
             left = left[os.write(_STDOUT, left) :]
-    except OSError:
-        return wire.EXIT_FAILED
+    except BrokenPipeError:
+        return wire.EXIT_FAILED  # whoever read us is gone
+    except OSError as error:
+        return _unwritten(what, os.strerror(error.errno or 0).lower())
     return wire.EXIT_OK
 
 
+def _unwritten(what: str, why: str) -> int:
+    _complain(f"{PROGRAM}: error: the {what} cannot be written: {why}\n")
+    return wire.EXIT_FAILED
+
+
 def _complain(text: str) -> None:
+    if sys.stderr is None:  # as above
+        return
     try:
         os.write(2, text.encode(errors="replace"))
     except OSError:

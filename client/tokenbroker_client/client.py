@@ -62,9 +62,12 @@ class Client:
         )
         return calls.read_token(self.send(calls.token(request)))
 
-    def rejected(self, profile: str, fingerprint: str) -> None:
-        """Tell the broker that an API refused this token; it is dropped if it is still the cached one."""
-        calls.read_nothing(self.send(calls.rejected(profile, fingerprint)))
+    def rejected(self, profile: str, fingerprint: str) -> bool:
+        """Tell the broker that an API refused this token; return whether it was dropped.
+
+        It is kept if it is no longer the cached one, or if rejections come too often: more than three a minute.
+        """
+        return calls.read_dropped(self.send(calls.rejected(profile, fingerprint)))
 
     def profiles(self) -> tuple[ProfileInfo, ...]:
         """Return the profiles, and what the rules say to this program about each."""

@@ -49,6 +49,14 @@ class NoAnswer(ClientError):
     retryable = True
 
 
+class TokenKept(ClientError):
+    """The broker keeps a token that an API refused, because rejections come too often. Later it may drop it."""
+
+    exit_code = wire.EXIT_TRY_AGAIN
+    code = "token_kept"
+    retryable = True
+
+
 class BadAnswer(ClientError):
     """What answered does not speak the broker's protocol."""
 

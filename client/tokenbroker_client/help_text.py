@@ -36,7 +36,7 @@ exit codes:
   4   denied, by a rule or by a person
   5   locked, and nobody may be or was prompted
   6   no token is valid for as long as --min-ttl asks
-  75  try again later
+  75  try again later, or --rejected was said too often to drop the token
 
 environment:
   BROKER_SOCKET          path of the broker's socket

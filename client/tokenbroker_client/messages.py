@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from tokenbroker_client import paths
-from tokenbroker_client.errors import ClientError, NoAnswer, NoBroker
+from tokenbroker_client.errors import ClientError, NoAnswer, NoBroker, TokenKept
 
 if TYPE_CHECKING:
     from tokenbroker_client.environment import Here
@@ -85,6 +85,14 @@ def timed_out(timeout: float) -> NoAnswer:
 def cut_off() -> NoAnswer:
     """Say that the broker went away in the middle of its answer."""
     return NoAnswer("the broker ended the connection before its answer was complete", hint="run the command again")
+
+
+def kept() -> TokenKept:
+    """Say that a refused token was not replaced."""
+    return TokenKept(
+        "the broker keeps this token: it was rejected too often within a minute",
+        hint="check audience and scopes of the profile at the API; `broker-token --list` shows them",
+    )
 
 
 def lines(program: str, error: ClientError) -> str:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import re
+import signal
+import subprocess
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.e2e.rig import BIN, PATIENCE, finished
 from tests.e2e.standard import CRON_SECRET, SECRET
 from tokenbroker import __version__
 from tokenbroker.cli import main
 from tokenbroker.cli.help import VERBS
+from tokenbroker.cli.looking import sessions_text
+from tokenbroker.cli.text import about
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -149,7 +156,7 @@ def test_a_life_in_transcripts(rig: Rig, daemon: Daemon) -> None:
     stays = "what programs already hold stays valid at the API until it expires\n"
     assert seen[-1] == (0, f"revoked: session {session}, 1 token\n{stays}", "")
     seen.append(transcript(rig.broker("revoke", "--all")))
-    assert seen[-1] == (0, f"revoked: profile all, 1 token\n{stays}", "")
+    assert seen[-1] == (0, f"revoked: all profiles, 1 token\n{stays}", "")
     seen.append(transcript(rig.broker("revoke", "--profile", "search")))
     assert seen[-1] == (0, "revoked: profile search, 0 tokens\n", "")
     seen.append(transcript(rig.broker("lock")))
@@ -192,6 +199,77 @@ def test_unlocking_with_a_reference_that_leads_nowhere(rig: Rig, daemon: Daemon)
     first, second = ran.out.splitlines()
     assert (ran.code, first) == (1, "unlocked: op, 3 secrets in memory")
     assert second.startswith("  not read: op://Agents/m2m-cron/nothing: ")
+    (told,) = (line for line in rig.broker("status").out.splitlines() if "not read" in line)
+    assert [second.count("op://"), told.count("op://")] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        pytest.param("op://A/x/y: no such item", "op://A/x/y: no such item", id="begins with it"),
+        pytest.param("nothing came for op://A/x/y", "nothing came for op://A/x/y", id="has it"),
+        pytest.param("no such item", "op://A/x/y: no such item", id="lacks it"),
+    ],
+)
+def test_a_reference_is_named_once(message: str, expected: str) -> None:
+    assert about("op://A/x/y", message) == expected
+
+
+def session(number: int, *, ended_at: float | None = None, revoked: bool = False, tokens: int = 1) -> dict[str, Any]:
+    """Return one session as `GET /v1/sessions` has it."""
+    held = {"profile": "search", "expires_at": 3600.0, "served": 1}
+    return {
+        "id": f"s{number}", "pid": number, "exe": "/usr/bin/curl", "agent_type": "interactive", "started_at": 0.0,
+        "ended_at": ended_at, "revoked": revoked, "tokens": [held] * tokens,
+    }  # fmt: skip
+
+
+def listed(sessions: list[dict[str, Any]]) -> tuple[list[str], str]:
+    """Return the ids of the table's rows, and its last line."""
+    lines = sessions_text({"sessions": sessions}, 1000.0).splitlines()
+    return [line.split()[0] for line in lines[1:] if line.startswith("s")], lines[-1]
+
+
+def test_a_loop_of_programs_leaves_ten_rows() -> None:
+    """What runs and what is revoked is always shown; of what ended, the ten that ended last."""
+    ended = [session(n, ended_at=float(n * 7 % 300 + 1), tokens=2) for n in range(300)]
+    latest = [s["id"] for s in ended if s["ended_at"] > 290]
+    runs, revoked = session(900), session(901, ended_at=1.0, revoked=True)
+    ids, last = listed([runs, *ended, revoked])
+    assert ids == ["s900", *(one for one in latest for _ in range(2)), "s901"]
+    assert last == "and 290 more that have ended; all of them with --json"
+
+
+def test_ten_that_ended_are_all_shown() -> None:
+    ids, last = listed([session(n, ended_at=5.0) for n in range(10)])
+    assert len(ids) == 10
+    assert last.startswith("s9 ")
+
+
+def test_watching_into_a_pipe_writes_tables_without_escapes(rig: Rig, daemon: Daemon) -> None:
+    """An empty line stands between two, and Ctrl-C ends it with 130."""
+    watching = rig.start(BIN / "broker", "sessions", "--watch")
+    out = watching.process.stdout
+    assert out is not None
+    seen = [out.readline() for _ in range(3)]
+    watching.process.send_signal(signal.SIGINT)
+    assert finished(watching).code == 130
+    assert seen == ["no program has asked for a token yet\n", "\n", "no program has asked for a token yet\n"]
+
+
+def test_watching_at_a_terminal_redraws_the_screen(rig: Rig, daemon: Daemon) -> None:
+    primary, terminal = pty.openpty()
+    watching = subprocess.Popen(
+        [BIN / "broker", "sessions", "--watch"], env=rig.environ(), stdout=terminal, start_new_session=True
+    )
+    os.close(terminal)
+    try:
+        shown = os.read(primary, 1000)
+    finally:
+        watching.send_signal(signal.SIGINT)
+        code = watching.wait(PATIENCE)
+        os.close(primary)
+    assert (code, shown[:6]) == (130, b"\x1b[H\x1b[J")
 
 
 def test_a_wrong_file_is_not_taken_over(rig: Rig, daemon: Daemon) -> None:

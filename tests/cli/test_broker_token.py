@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -232,6 +233,37 @@ def test_usage_error(command: Path, daemon: FakeDaemon) -> None:
     assert not daemon.seen
 
 
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        pytest.param((b"\xff",), "PROFILE", id="profile"),
+        pytest.param((b"search", b"--scope", b"a", b"--scope", b"\xff"), "option --scope", id="scope"),
+        pytest.param((b"--audience", b"\xff"), "option --audience", id="audience"),
+        pytest.param((b"search", b"--reason", b"caf\xe9"), "option --reason", id="reason"),
+    ],
+)
+def test_an_argument_that_is_not_utf_8_is_a_usage_error(
+    command: Path, daemon: FakeDaemon, arguments: tuple[bytes, ...], what: str
+) -> None:
+    done = subprocess.run(
+        [os.fsencode(command), *arguments],
+        env={"PATH": os.defpath, "BROKER_SOCKET": daemon.path, "HOME": "/nonexistent"},
+        capture_output=True,
+        text=True,
+    )
+    transcript = (done.returncode, done.stdout, done.stderr)
+    assert transcript == failed(2, f"{what} is not UTF-8", "see `broker-token --help`")
+    assert not daemon.seen
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="file names are UTF-8 there")
+def test_a_socket_s_path_may_be_any_bytes(command: Path, folder: Path) -> None:
+    """What is not sent as text need not be text."""
+    path = os.fsdecode(bytes(folder) + b"/\xff.sock")
+    with FakeDaemon(path):
+        assert run(command, "search", "--socket", path) == (0, f"{TOKEN}\n", "")
+
+
 @WAYS
 def test_a_misspelt_never_is_a_usage_error(command: Path, daemon: FakeDaemon, flags: tuple[str, ...]) -> None:
     code, out, _ = run(command, "search", *flags, BROKER_SOCKET=daemon.path, BROKER_INTERACTION="nevr")
@@ -300,6 +332,28 @@ def test_a_rejected_token_is_replaced(command: Path, daemon: FakeDaemon) -> None
     assert json.loads(daemon.seen[1].body) == {"profile": "search", "fingerprint": token_number(0).fingerprint}
 
 
+def test_a_rejected_token_that_is_kept_is_not_printed_again(command: Path, daemon: FakeDaemon) -> None:
+    """A loop learns that another try is of no use now, and where the fault may be."""
+    daemon.keeps = True
+    assert run(command, "search", "--rejected", BROKER_SOCKET=daemon.path) == failed(
+        75,
+        "the broker keeps this token: it was rejected too often within a minute",
+        "check audience and scopes of the profile at the API; `broker-token --list` shows them",
+    )
+    assert [request.path for request in daemon.seen] == ["/token", "/rejected", "/token"]
+
+
+def test_a_rejected_token_that_somebody_else_replaced_is_no_failure(command: Path, daemon: FakeDaemon) -> None:
+    """Nothing was dropped, and the token is another one all the same."""
+    daemon.script(
+        http(200, wire.encode_token(token_number(0))),
+        http(200, b'{"dropped":false}'),
+        http(200, wire.encode_token(token_number(1))),
+    )
+    expected = (0, f"{token_number(1).access_token}\n", "")
+    assert run(command, "search", "--rejected", BROKER_SOCKET=daemon.path) == expected
+
+
 def test_list(command: Path, daemon: FakeDaemon) -> None:
     code, out, err = run(command, "--list", "--socket", daemon.path)
     assert (code, err) == (0, "")
@@ -315,18 +369,43 @@ def test_version_and_help_need_no_broker(command: Path) -> None:
 
 
 @WAYS
-@pytest.mark.parametrize("target", [">/dev/full", ">&-"], ids=["a full disk", "a closed stdout"])
+@pytest.mark.parametrize(
+    ("target", "why"),
+    [
+        pytest.param(">/dev/full", "no space left on device", id="a full disk"),
+        pytest.param(">&-", "stdout is closed", id="a closed stdout"),
+    ],
+)
 def test_a_token_that_cannot_be_written_is_a_failure(
-    command: Path, daemon: FakeDaemon, flags: tuple[str, ...], target: str
+    command: Path, daemon: FakeDaemon, flags: tuple[str, ...], target: str, why: str
 ) -> None:
-    line = f'"$0" search {" ".join(flags)} {target}'
+    """And whoever looks for the token learns why it is not there."""
+    code, out, err = in_shell(command, daemon, f'"$0" search {" ".join(flags)} {target}')
+    assert (code, out, err) == (1, "", f"broker-token: error: the token cannot be written: {why}\n")
+
+
+@WAYS
+def test_with_both_streams_unusable_the_status_is_left(
+    command: Path, daemon: FakeDaemon, flags: tuple[str, ...]
+) -> None:
+    for targets in (">/dev/full 2>/dev/full", ">/dev/full 2>&-", ">&- 2>&-"):
+        assert in_shell(command, daemon, f'"$0" search {" ".join(flags)} {targets}') == (1, "", "")
+
+
+def test_what_is_not_a_token_is_not_called_one(command: Path, daemon: FakeDaemon) -> None:
+    error = "broker-token: error: the text cannot be written: no space left on device\n"
+    assert in_shell(command, daemon, '"$0" --list >/dev/full') == (1, "", error)
+
+
+def in_shell(command: Path, daemon: FakeDaemon, line: str) -> tuple[int, str, str]:
+    """Run a line of sh in which `$0` is the command; return its transcript."""
     done = subprocess.run(
         ["sh", "-c", line, str(command)],
         env={"PATH": os.defpath, "BROKER_SOCKET": daemon.path, "HOME": "/nonexistent"},
         capture_output=True,
         text=True,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
+    return done.returncode, done.stdout, done.stderr
 
 
 @WAYS

@@ -14,11 +14,12 @@ import pytest
 
 from tests.e2e.standard import CRON_SECRET, SECRET, configuration
 from tests.unit.config_documents import EXAMPLE
-from tokenbroker.cli.checks import Finding, State, fault, note, ok, report
+from tokenbroker.cli.checks import Finding, State, fault, fault_of, note, ok, report
 from tokenbroker.cli.checks.configuration import check_profiles, minters
 from tokenbroker.cli.checks.daemon import check_status
 from tokenbroker.cli.checks.places import check_environment, check_socket, check_units
 from tokenbroker.config.text import parse
+from tokenbroker.errors import ConfigError
 from tokenbroker.model import AgentType
 from tokenbroker.paths import Surroundings
 
@@ -128,7 +129,7 @@ def test_a_refused_reload_is_told(rig: Rig, daemon: Daemon) -> None:
         pytest.param(
             configuration("http://127.0.0.1:9").replace("[vault]", '[vault]\nop = "/nowhere/op"'),
             "vault.op: /nowhere/op is not a program that can be run",
-            "correct `op` in section [vault] of the configuration, or remove the line, then run `broker doctor`",
+            "correct `op` in section [vault] of the configuration, or remove the line",
             id="no op",
         ),
     ],
@@ -218,10 +219,11 @@ def with_rules(rules: str) -> Config:
     [
         pytest.param('[[rules]]\nprofile = "*"\ndecide = "allow"', {"interactive", "autonomous"}, id="any"),
         pytest.param("", set(), id="no rule denies"),
+        pytest.param('[[rules]]\nprofile = "*"\ndecide = "ask"', set(), id="nobody can be asked"),
         pytest.param('[[rules]]\nprofile = "*"\ndecide = "deny"', set(), id="deny"),
         pytest.param(
             '[[rules]]\nprofile = "s*"\npeer = { agent_type = "autonomous" }\ndecide = "deny"\n'
-            '[[rules]]\nprofile = "*"\ndecide = "ask"',
+            '[[rules]]\nprofile = "*"\ndecide = "allow"',
             {"interactive"},
             id="the first match decides",
         ),
@@ -248,6 +250,32 @@ def test_a_profile_for_one_type_names_the_other() -> None:
     assert found.state is State.NOTE
     assert found.message.endswith("autonomous programs by client `mine-cron`; interactive programs are denied")
     assert found.hint == "if that is not meant, add a client with agent_type interactive for [profiles.search]"
+
+
+@pytest.mark.parametrize(
+    ("rules", "who"),
+    [
+        pytest.param('[[rules]]\nprofile = "*"\ndecide = "ask"', "every program is denied", id="for all"),
+        pytest.param(
+            '[[rules]]\nprofile = "*"\npeer = { agent_type = "autonomous" }\ndecide = "ask"\n'
+            '[[rules]]\nprofile = "*"\ndecide = "allow"',
+            "interactive programs by client `mine`",
+            id="for some",
+        ),
+    ],
+)
+def test_a_rule_that_asks_is_said_to_deny(rules: str, who: str) -> None:
+    """This version has nobody to ask."""
+    config = replace(with_rules(rules), path=Path("/c.toml"))
+    found = check_profiles(replace(config, profiles={"search": config.profiles["search"]}))
+    message = f'profile `search`: {who}; a rule says `decide = "ask"`: this version has nobody to ask, so it denies'
+    hint = f'set decide = "allow" in line {config.rules[0].line} of /c.toml, then `broker reload`'
+    assert found == [note("profile", message, hint)]
+
+
+def test_a_rule_that_asks_behind_one_that_decides_is_not_told() -> None:
+    config = with_rules('[[rules]]\nprofile = "*"\ndecide = "allow"\n[[rules]]\nprofile = "*"\ndecide = "ask"')
+    assert all("nobody to ask" not in finding.message for finding in check_profiles(config))
 
 
 STATUS: dict[str, Any] = {
@@ -318,6 +346,41 @@ LOCKED = note("unlock", "op is locked; the next interactive program causes one p
 )  # fmt: skip
 def test_what_the_daemon_says_is_judged(changes: dict[str, Any], expected: list[Finding]) -> None:
     assert judged(**changes) == expected
+
+
+DOCTOR = "run `broker doctor`"
+
+
+@pytest.mark.parametrize(
+    ("hint", "code", "expected"),
+    [
+        pytest.param(DOCTOR, "credential_rejected", "broker unlock", id="a refused credential"),
+        pytest.param(DOCTOR, "config", "broker status", id="anything else"),
+        pytest.param(None, "config", "broker status", id="no hint"),
+        pytest.param(f"set audience, then {DOCTOR}", "config", "set audience, then `broker reload`", id="as last step"),
+        pytest.param("do this", "credential_rejected", "do this", id="another hint is kept"),
+    ],
+)
+def test_the_doctor_sends_nobody_to_the_doctor(hint: str | None, code: str, expected: str) -> None:
+    """What the daemon would say to a program is not what to say here."""
+    error = {"code": code, "message": "refused", "hint": hint}
+    token = {"profile": "search", "client": "mine", "last_error": error, "retry_in": None, "expires_at": None}
+    locked, found = judged(tokens=[token])
+    assert (locked, found) == (LOCKED, fault("token", "profile `search`, client `mine`: refused", expected))
+
+
+def test_no_part_of_the_daemon_s_answer_sends_to_the_doctor() -> None:
+    error = {"code": "vault_unavailable", "message": "op://A/x/y: no", "hint": DOCTOR}
+    vault = {**STATUS["vault"], "last_error": error, "failures": {"op://A/x/y": error}}
+    found = judged(vault=vault, config_error=error)
+    assert [one.state for one in found] == [State.FAULT] * 3
+    assert "doctor" not in report(found)
+    assert report(found).count("not read: op://A/x/y: no\n") == 1
+
+
+def test_the_doctor_s_own_errors_do_not_send_to_it() -> None:
+    for hint, expected in ((f"correct it, then {DOCTOR}", "correct it"), (DOCTOR, "ls"), (None, "ls")):
+        assert fault_of("config", ConfigError("wrong", hint=hint), otherwise="ls").hint == expected
 
 
 def test_the_environment_is_judged_without_values_that_could_be_secret() -> None:

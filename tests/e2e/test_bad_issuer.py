@@ -44,7 +44,7 @@ CASES = {
     "wrong-secret": Case(
         1,
         "{issuer} refused the client: invalid_client",
-        "what the client's client_secret refers to may have been rotated: run `broker doctor`",
+        "what the client's client_secret refers to may have been rotated: put the new one there, then `broker unlock`",
         client='issuer = "main"\nclient_id = "id-autonomous"\nclient_secret = "op://Agents/m2m/credential"',
         profile=f'audience = "{API}"',
     ),

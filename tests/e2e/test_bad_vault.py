@@ -147,7 +147,7 @@ def test_reference_that_leads_nowhere_spoils_only_its_own_profile(broken: Rig, p
     assert f"{ref}: {message}" in broken.broker("status").out
     unlocked = broken.broker("unlock")
     assert unlocked.code == 1
-    assert f"not read: {ref}: {ref}: {message}" in unlocked.out
+    assert f"not read: {ref}: {message}" in unlocked.out
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the stand-in's set-gid fault is Linux's")

@@ -103,8 +103,9 @@ async def test_the_environment_forbids_prompts(daemon: FakeDaemon, kind: type[Cl
 async def test_a_rejection(daemon: FakeDaemon, kind: type[Client | AsyncClient]) -> None:
     client = Either(kind, daemon.path)
     first = await client.call("token", "search")
-    assert await client.call("rejected", "search", first.fingerprint) is None
+    assert await client.call("rejected", "search", first.fingerprint) is True
     assert await client.call("token", "search") == token_number(1)
+    assert await client.call("rejected", "search", first.fingerprint) is False
 
 
 async def test_looking_around(daemon: FakeDaemon, kind: type[Client | AsyncClient]) -> None:

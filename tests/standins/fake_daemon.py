@@ -7,6 +7,7 @@ Run as a program (`python fake_daemon.py SOCKET`) it serves until it is killed.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import socket
 import sys
@@ -88,6 +89,8 @@ class FakeDaemon:
         self.path = str(path)
         self.seen: list[Seen] = []
         self.rejections = 0
+        self.keeps = False
+        """Whether rejections are taken for a loop: the token stays."""
         self._script: list[Step] = []
         self.asked = threading.Event()
         """Set once the first request has arrived."""
@@ -157,9 +160,9 @@ class FakeDaemon:
                 return http(200, wire.encode_token(token_number(self.rejections, profile)))
             case "POST", wire.REJECTED_PATH:
                 profile, fingerprint = wire.decode_rejected(request.body)
-                if fingerprint == token_number(self.rejections, profile).fingerprint:
-                    self.rejections += 1
-                return http(200, b"{}")
+                dropped = not self.keeps and fingerprint == token_number(self.rejections, profile).fingerprint
+                self.rejections += dropped
+                return http(200, json.dumps({"dropped": dropped}).encode())
             case "GET", wire.PROFILES_PATH:
                 return http(200, wire.encode_profiles(PROFILES))
             case "GET", wire.ME_PATH:

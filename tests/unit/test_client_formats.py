@@ -43,6 +43,6 @@ def test_the_table_of_profiles() -> None:
     assert formats.profile_table(PROFILES) == (
         "PROFILE  AUDIENCE                     SCOPES              AGENT TYPES             ALLOWED\n"
         "search   https://search.example.com   search:read         interactive             yes\n"
-        "billing  https://billing.example.com  -                   autonomous interactive  asks a person\n"
+        "billing  https://billing.example.com  -                   autonomous interactive  no (asks)\n"
         "payroll  https://payroll.example.com  pay:read pay:write  -                       no\n"
     )

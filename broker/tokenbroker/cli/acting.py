@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tokenbroker.cli.admin import ask
-from tokenbroker.cli.text import count
+from tokenbroker.cli.text import about, count
 
 if TYPE_CHECKING:
     import argparse
@@ -18,7 +18,7 @@ def unlock(arguments: argparse.Namespace, here: Surroundings) -> int:
     vault = ask(arguments, here, "POST", "/v1/unlock")
     print(f"unlocked: {vault['backend']}, {count(vault['secrets'], 'secret')} in memory")
     for ref, problem in vault["failures"].items():
-        print(f"  not read: {ref}: {problem['message']}")
+        print(f"  not read: {about(ref, problem['message'])}")
     return 1 if vault["failures"] else 0
 
 
@@ -38,11 +38,16 @@ def revoke(arguments: argparse.Namespace, here: Surroundings) -> int:
     else:
         which = {"session": arguments.session}
     revoked = ask(arguments, here, "POST", "/v1/revoke", which)["revoked"]
-    what = f"session {revoked['session']}" if "session" in revoked else f"profile {revoked['profile'] or 'all'}"
-    print(f"revoked: {what}, {count(revoked['tokens'], 'token')}")
+    print(f"revoked: {_revoked(revoked)}, {count(revoked['tokens'], 'token')}")
     if revoked["tokens"]:
         print("what programs already hold stays valid at the API until it expires")
     return 0
+
+
+def _revoked(what: dict[str, Any]) -> str:
+    if "session" in what:
+        return f"session {what['session']}"
+    return f"profile {what['profile']}" if what["profile"] else "all profiles"
 
 
 def reload(arguments: argparse.Namespace, here: Surroundings) -> int:

@@ -49,7 +49,8 @@ VERBS: Final = {
         "show who is using what",
         (
             "Show each program that was given tokens, with the time that they have left. Never prompts, never shows "
-            "a token. A program that has ended stays listed while a token that it was given lives."
+            "a token. A program that has ended stays listed while a token that it was given lives; the table has the "
+            "ten that ended last, --json has all."
         ),
     ),
     "unlock": (

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
 
 from tokenbroker.cli.admin import ask
-from tokenbroker.cli.text import count, span, table
+from tokenbroker.cli.text import about, count, span, table
 
 if TYPE_CHECKING:
     import argparse
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from tokenbroker.paths import Surroundings
 
 WATCH_INTERVAL: Final = 1.0  # seconds between two looks
+ENDED_SHOWN: Final = 10  # sessions; a loop of one-shot programs leaves hundreds
 _CLEAR: Final = "\033[H\033[J"  # ECMA-48: cursor home, erase to the end
 
 
@@ -36,9 +38,11 @@ def sessions(arguments: argparse.Namespace, here: Surroundings) -> int:
         found = ask(arguments, here, "GET", "/v1/sessions")
         if arguments.json:
             print(json.dumps(found), flush=True)
-        else:
+        elif sys.stdout.isatty():
             width = shutil.get_terminal_size().columns
             print(_CLEAR + sessions_text(found, time.time(), width=width), flush=True)
+        else:
+            print(sessions_text(found, time.time()), end="\n\n", flush=True)
         time.sleep(WATCH_INTERVAL)
 
 
@@ -52,7 +56,7 @@ def status_text(state: dict[str, Any], now: float) -> str:
     if state["config_error"]:
         lines.append(f"refused  {state['config_error']['message']}: mend it, then `broker reload`")
     for ref, problem in state["vault"]["failures"].items():
-        lines.append(f"  not read  {ref}: {problem['message']}")
+        lines.append(f"  not read  {about(ref, problem['message'])}")
     if not state["tokens"]:
         return "\n".join([*lines, "tokens   none"])
     rows = [
@@ -67,8 +71,9 @@ def sessions_text(found: dict[str, Any], now: float, *, width: int | None = None
     """Lay out `GET /v1/sessions` for a person."""
     if not found["sessions"]:
         return "no program has asked for a token yet"
+    shown, left_out = _shown(found["sessions"])
     rows = []
-    for s in found["sessions"]:
+    for s in shown:
         state = "revoked" if s["revoked"] else "ended" if s["ended_at"] else "runs"
         who = (s["id"], str(s["pid"] or "?"), s["agent_type"], state, span(now - s["started_at"]))
         exe = s["exe"] or "unknown"
@@ -76,7 +81,15 @@ def sessions_text(found: dict[str, Any], now: float, *, width: int | None = None
             held = ("-", "-", "-") if t is None else (t["profile"], span(t["expires_at"] - now), str(t["served"]))
             rows.append((*who, *held, exe))
     head = ("SESSION", "PID", "AGENT TYPE", "STATE", "AGE", "PROFILE", "LEFT", "SERVED", "PROGRAM")
-    return table(head, rows, width=width)
+    more = f"\nand {left_out} more that have ended; all of them with --json" if left_out else ""
+    return table(head, rows, width=width) + more
+
+
+def _shown(sessions: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
+    """Return what runs, what is revoked and what ended last, in the order given; and how many are left out."""
+    ended = [s for s in sessions if s["ended_at"] and not s["revoked"]]
+    old = {s["id"] for s in sorted(ended, key=lambda s: s["ended_at"], reverse=True)[ENDED_SHOWN:]}
+    return [s for s in sessions if s["id"] not in old], len(old)
 
 
 def _vault_line(vault: dict[str, Any], now: float) -> str:

@@ -34,6 +34,11 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def about(subject: str, message: str) -> str:
+    """Name the subject of a message that does not name it itself."""
+    return message if subject in message else f"{subject}: {message}"
+
+
 def plain(text: str) -> str:
     """Keep a program's path, or what an issuer said, from writing control characters to the terminal."""
     return "".join(c if c.isprintable() else "?" for c in text)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tokenbroker.cli.text import plain
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from tokenbroker.errors import BrokerError
     from tokenbroker_client.errors import ClientError
+
+
+_HERE: Final = "`broker doctor`"
 
 
 class State(StrEnum):
@@ -60,7 +63,16 @@ def fault(check: str, message: str, hint: str) -> Finding:
 
 def fault_of(check: str, error: BrokerError | ClientError, *, otherwise: str = "broker status") -> Finding:
     """Return an error as a finding; `otherwise` is the next command for one that names none."""
-    return fault(check, error.message, error.hint or otherwise)
+    return fault(check, error.message, onward(error.hint, otherwise))
+
+
+def onward(hint: str | None, otherwise: str, *, then: str = "") -> str:
+    """Return a hint for whoever runs the doctor already; `otherwise` is for one that leads nowhere else.
+
+    `then` takes the place of a last step that is the doctor.
+    """
+    way = (hint or _HERE).replace(f", then run {_HERE}", then)
+    return otherwise if _HERE in way else way
 
 
 def report(findings: Iterable[Finding]) -> str:

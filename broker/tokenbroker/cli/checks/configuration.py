@@ -28,7 +28,7 @@ def check_file(path: Path, uid: int) -> tuple[list[Finding], Config | None]:
     try:
         config = config_text.load(path)
     except ConfigError as error:
-        return [fault_of("config", error), *private], None
+        return [fault_of("config", error, otherwise=f"ls -l {path}"), *private], None
     return [ok("config", f"configuration {path}: {contents(config)}"), *private], config
 
 
@@ -56,7 +56,7 @@ def minters(config: Config, profile: ProfileConfig) -> dict[AgentType, str]:
     found: dict[AgentType, str] = {}
     for agent_type in AgentType:
         for rule in _deciding(config, profile, agent_type):
-            if rule.decide != "deny" and (client := _client(config, profile, rule.treat_as or agent_type)):
+            if rule.decide == "allow" and (client := _client(config, profile, rule.treat_as or agent_type)):
                 found.setdefault(agent_type, client)
     return found
 
@@ -70,22 +70,35 @@ def _profile(config: Config, profile: ProfileConfig) -> Finding:
             f'add [[rules]] profile = "{profile.name}"',
         )
     found = minters(config, profile)
+    served = ", ".join(f"{agent_type} programs by client `{client}`" for agent_type, client in found.items())
+    if (rule := _asking(config, profile)) is not None:
+        where = f"line {rule.line} of {config.path}" if rule.line and config.path else "its [[rules]]"
+        return note(
+            check,
+            f'{name}: {served or "every program is denied"}; a rule says `decide = "ask"`: this version has nobody to '
+            "ask, so it denies",
+            f'set decide = "allow" in {where}, then `broker reload`',
+        )
     if not found:
         return note(
             check,
             f"{name}: every program is denied: no rule allows it to programs that it has a client for",
             "correct [[rules]] in the configuration, then `broker reload`",
         )
-    served = ", ".join(f"{agent_type} programs by client `{client}`" for agent_type, client in found.items())
     missing = next((agent_type for agent_type in AgentType if agent_type not in found), None)
     if missing is None:
         return ok(check, f"{name}: {served}")
     return note(check, f"{name}: {served}; {missing} programs are denied", _way(config, profile, missing))
 
 
+def _asking(config: Config, profile: ProfileConfig) -> RuleConfig | None:
+    rules = (rule for agent_type in AgentType for rule in _deciding(config, profile, agent_type))
+    return next((rule for rule in rules if rule.decide == "ask"), None)
+
+
 def _way(config: Config, profile: ProfileConfig, missing: AgentType) -> str:
     """Say what would have to change, if it is not meant so."""
-    ruled = any(rule.decide != "deny" for rule in _deciding(config, profile, missing))
+    ruled = any(rule.decide == "allow" for rule in _deciding(config, profile, missing))
     what = f"a client with agent_type {missing}" if ruled else f"a rule that allows {missing} programs"
     return f"if that is not meant, add {what} for [profiles.{profile.name}]"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from tokenbroker.cli.checks import Finding, fault, note, ok
-from tokenbroker.cli.text import count, span
+from tokenbroker.cli.checks import Finding, fault, note, ok, onward
+from tokenbroker.cli.text import about, count, span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tokenbroker.config import Config
     from tokenbroker.paths import Surroundings
 
+_RELOAD: Final = ", then `broker reload`"
 _PERSON: Final = frozenset({"locked", "prompt_dismissed", "prompt_unanswered", "cooling_down"})
 
 
@@ -49,7 +50,7 @@ def _configuration(status: dict[str, Any], file: str) -> Iterator[Finding]:
     if status.get("config_error"):
         problem = status["config_error"]
         message = f"the daemon refused the changed configuration and runs the old one: {problem['message']}"
-        yield fault("reload", message, problem["hint"] or "correct it, then `broker reload`")
+        yield fault("reload", message, onward(problem["hint"], "correct it, then `broker reload`", then=_RELOAD))
     if status["config"] is None:
         yield note("daemon", "the daemon runs on development parts, not on this configuration")
     elif status["config"] != file:
@@ -78,18 +79,19 @@ def _vault(vault: dict[str, Any]) -> Finding:
     message = f"{backend} is {state}; last: {last['message']}"
     if last["code"] in _PERSON:
         return note("unlock", message, "broker unlock")
-    return fault("unlock", message, last["hint"] or "broker unlock")
+    return fault("unlock", message, onward(last["hint"], "broker unlock", then=_RELOAD))
 
 
 def _references(vault: dict[str, Any], config: Config | None) -> Iterator[Finding]:
     """Say of each reference whether it was read; a reference is not secret."""
     failures = vault["failures"]
-    for problem in failures.values():
-        yield fault("reference", f"not read: {problem['message']}", problem["hint"] or "broker unlock")
+    for reference, problem in failures.items():
+        hint = onward(problem["hint"], "broker unlock", then=_RELOAD)
+        yield fault("reference", f"not read: {about(reference, problem['message'])}", hint)
     state = "read" if vault["state"] == "unlocked" else "not read yet"
-    for reference in config.refs() if config is not None else ():
-        if str(reference) not in failures:
-            yield ok("reference", f"{reference}: {state}")
+    for known in config.refs() if config is not None else ():
+        if str(known) not in failures:
+            yield ok("reference", f"{known}: {state}")
 
 
 def _tokens(tokens: list[dict[str, Any]]) -> Iterator[Finding]:
@@ -98,6 +100,7 @@ def _tokens(tokens: list[dict[str, Any]]) -> Iterator[Finding]:
             problem = token["last_error"]
             again = f"; tried again in {span(token['retry_in'])}" if token["retry_in"] else ""
             message = f"profile `{token['profile']}`, client `{token['client']}`: {problem['message']}{again}"
-            yield fault("token", message, problem["hint"] or "broker status")
+            otherwise = "broker unlock" if problem["code"] == "credential_rejected" else "broker status"
+            yield fault("token", message, onward(problem["hint"], otherwise, then=_RELOAD))
     live = sum(1 for token in tokens if token["expires_at"] is not None)
     yield ok("token", f"{count(live, 'valid token')} in memory")

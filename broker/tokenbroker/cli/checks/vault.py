@@ -34,7 +34,7 @@ async def _op(config: Config, here: Surroundings) -> list[Finding]:
         path = find_op(config.vault.op, here.environ, here.home)
         version = await vault.probe()
     except VaultError as error:
-        return [fault_of("vault", error)]
+        return [fault_of("vault", error, otherwise="op --version")]
     finally:
         await vault.close()
     return [_version(version, path), *_fit(path, configured=config.vault.op is not None, here=here)]
