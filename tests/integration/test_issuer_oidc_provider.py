@@ -31,7 +31,7 @@ RSA_KEY = rsa.generate_private_key(65537, 2048)
 EC_KEY = ec.generate_private_key(ec.SECP256R1())
 
 # Counted from the start of the request, so that what is left of the second in the JWT's whole-second `iat` is not.
-TTL = pytest.approx(299, abs=1.01)
+TTL: Any = pytest.approx(299, abs=1.01)
 
 
 class RealClock:
