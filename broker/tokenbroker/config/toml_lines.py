@@ -14,14 +14,15 @@ Path = tuple[str | int, ...]
 """Keys and list indexes from the root, e.g. `("rules", 2, "decide")`."""
 
 _BLANK: Final = re.compile(r"[ \t]*")
-_GAP: Final = re.compile(r"(?:[ \t\r\n,]|\#[^\n]*)*+")  # between values a comma says no more than a space
+_GAP: Final = re.compile(r"(?:[ \t\r\n,]|\#[^\n]*)*")  # between values a comma says no more than a space
 _REST_OF_LINE: Final = re.compile(r"[^\n]*\n?")
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
+# Not possessive, though no branch overlaps another: Python 3.11 before 3.11.5 matches those wrongly in groups.
 _STRING: Final = re.compile(
-    r'''"""(?:[^"\\]|\\.|"(?!""))*+"{3,5}'''
-    r"""|'''(?:[^']|'(?!''))*+'{3,5}"""
-    r'''|"(?:[^"\\\n]|\\.)*+"'''
-    r"""|'[^'\n]*+'""",
+    r'''"""(?:[^"\\]|\\.|"(?!""))*"{3,5}'''
+    r"""|'''(?:[^']|'(?!''))*'{3,5}"""
+    r'''|"(?:[^"\\\n]|\\.)*"'''
+    r"""|'[^'\n]*'""",
     re.DOTALL,
 )
 _MAX_DEPTH: Final = 8  # brackets; what is deeper is located at the outermost of these, since paths grow with depth
