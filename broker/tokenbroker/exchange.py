@@ -100,17 +100,14 @@ class Exchange:
         issuer = self._config.issuers[client.issuer]
         profile = self._config.profiles[key.profile]
         secrets = await self._unlock.secrets(tuple(client.refs()), may_prompt=False)
-        extra = {**issuer.extra_params, **profile.extra_params}
-        organization = profile.organization or issuer.organization
-        if organization is not None:
-            extra["organization"] = organization
+        organization = {"organization": profile.organization} if profile.organization else {}
         issued = self._clock.now()
         answer = await self._issuers[client.issuer].issue(
             self._credentials(client, secrets),
             scopes=key.scopes,
             audience=key.audience,
             resource=key.resource,
-            extra=extra,
+            extra={**profile.extra_params, **organization},  # over the issuer's own, which its adapter knows
         )
         return Token(
             value=answer.access_token,

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 MAX_REQUEST_BODY: Final = 16 * 1024  # bytes; a token request is a few hundred
 MAX_TOKEN: Final = 16 * 1024  # characters; the longest that Claude Code accepts is 16,384
-DEFAULT_MIN_TTL: Final = 60.0  # seconds; less than this left is renewed first when it can be
 
 TOKEN_PATH: Final = "/token"  # noqa: S105  # a URL path
 REJECTED_PATH: Final = "/rejected"
@@ -75,7 +74,7 @@ class TokenRequest:
     resource: str | None = None
     scopes: tuple[str, ...] = ()
     min_ttl: float | None = None
-    """Seconds of validity that the token must have left; `None`: `DEFAULT_MIN_TTL`."""
+    """Seconds of validity that the token must have left; `None`: what suits its lifetime, softly."""
     reason: str | None = None
     """For people who read the audit trail or answer a prompt; claimed, and decides nothing."""
     agent_type: str | None = None

@@ -43,7 +43,7 @@ class Rig:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Rig]:
         world = self.world
-        public = PublicApi(world.broker, world.inspector, uid=self.uid)
+        self.public = public = PublicApi(world.broker, world.inspector, uid=self.uid)
         admin = AdminApi(
             world.broker,
             world.inspector,
@@ -156,6 +156,15 @@ async def test_a_retryable_error_says_when_to_come_back(rig: Rig) -> None:
 
 async def test_what_is_unknown_is_ignored(rig: Rig) -> None:
     assert (await rig.token(client_id="whoever", client_secret="ignored", future="1"))[0] == 200
+
+
+async def test_a_credential_that_a_library_sends_is_not_kept(rig: Rig) -> None:
+    """Request bodies are remembered once decoded; one with somebody's secret in it is not."""
+    await rig.token()
+    decoder = rig.public._decode
+    before = decoder.cache_info().currsize
+    await rig.token(client_id="whoever", client_secret="somebody's own")
+    assert decoder.cache_info().currsize == before == 1
 
 
 async def test_another_content_type_is_refused(rig: Rig) -> None:

@@ -511,19 +511,16 @@ async def test_no_secret_and_no_token_is_in_any_event_or_repr() -> None:
         assert "token-1" not in everything
 
 
-async def test_extra_parameters_and_the_organization_reach_the_issuer() -> None:
-    """The profile's win over the issuer's."""
+async def test_what_the_profile_adds_reaches_the_issuer() -> None:
+    """Its own alone: the issuer's adapter adds what the issuer's configuration says, and lets the profile's win."""
     config = configuration()
-    issuer = replace(config.issuers["main"], organization="org_issuer", extra_params={"a": "1", "b": "1"})
+    issuer = replace(config.issuers["main"], organization="org_issuer", extra_params={"a": "1"})
     search = replace(config.profiles["search"], organization="org_profile", extra_params={"b": "2"})
     config = replace(config, issuers={"main": issuer}, profiles={**config.profiles, "search": search})
     async with World(config) as world:
         await world.ask()
         await world.ask("billing")
-        assert [dict(call.extra) for call in world.issuer.calls] == [
-            {"a": "1", "b": "2", "organization": "org_profile"},
-            {"a": "1", "b": "1", "organization": "org_issuer"},
-        ]
+        assert [dict(call.extra) for call in world.issuer.calls] == [{"b": "2", "organization": "org_profile"}, {}]
 
 
 async def test_a_refused_credential_that_the_vault_still_holds_is_not_sent_again() -> None:

@@ -122,7 +122,7 @@ async def test_every_route_is_described_and_nothing_else(running: Sockets) -> No
     public, admin = running.apis["public"], running.apis["admin"]
     assert isinstance(public, PublicApi)
     assert isinstance(admin, AdminApi)
-    assert operations("public") == {(path, method) for path, (method, _) in public._routes.items()}
+    assert operations("public") == {(path, method) for path, (method, _) in public.routes.items()}
     assert operations("admin") == {(path, method) for path, (method, _) in admin.routes.items()}
 
 

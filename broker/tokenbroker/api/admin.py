@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tokenbroker.api import views
 from tokenbroker.api.messages import Response, Stream
-from tokenbroker.api.public import json_object, json_response, not_found
-from tokenbroker.errors import Denied, UsageError
+from tokenbroker.api.routes import Api, json_object, json_response
+from tokenbroker.errors import UsageError
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from tokenbroker.api.messages import Request
+    from tokenbroker.api.routes import Route
     from tokenbroker.broker import Broker
     from tokenbroker.events import Events
-    from tokenbroker.model import Peer
     from tokenbroker.ports import Clock, PeerInspector
 
 Answer = Response | Stream
@@ -29,7 +28,7 @@ Answer = Response | Stream
 METRICS_TYPE: Final = "text/plain; version=0.0.4"  # Prometheus exposition format
 
 
-class AdminApi:
+class AdminApi(Api):
     """Handler of the admin socket."""
 
     def __init__(
@@ -44,14 +43,7 @@ class AdminApi:
         reload: Callable[[], None],
     ) -> None:
         """Serve `broker` to processes of `uid`. `about` describes the daemon; `reload` raises `ConfigError`."""
-        self._broker = broker
-        self._inspector = inspector
-        self._events = events
-        self._clock = clock
-        self._uid = uid
-        self._about = about
-        self._reload = reload
-        self.routes: dict[str, tuple[str, Callable[[Request], Response | Awaitable[Answer]]]] = {
+        routes: dict[str, Route] = {
             "/v1/status": ("GET", self._status),
             "/v1/sessions": ("GET", self._sessions),
             "/v1/events": ("GET", self._watch),
@@ -62,20 +54,12 @@ class AdminApi:
             "/metrics": ("GET", self._metrics),
             "/healthz": ("GET", lambda _: Response(200, b'{"status":"ok"}')),
         }
-
-    def connected(self, sock: socket.socket) -> Peer:
-        """Describe the peer of a new connection. Raises `Denied` for another user's process, and `PeerGone`."""
-        peer = self._inspector.inspect(sock)
-        if peer.uid != self._uid:
-            raise Denied("the broker serves the processes of its own user alone")
-        return peer
-
-    def __call__(self, request: Request) -> Response | Awaitable[Answer]:
-        """Answer one request; raises what the broker raises."""
-        method, handler = self.routes.get(request.path, (None, None))
-        if handler is None or method != request.method:
-            return not_found(request, method)
-        return handler(request)
+        super().__init__(routes, inspector, uid=uid)
+        self._broker = broker
+        self._events = events
+        self._clock = clock
+        self._about = about
+        self._reload = reload
 
     def _status(self, _request: Request) -> Response:
         return json_response({**self._about(), **views.status(self._broker, self._clock.now())})

@@ -9,7 +9,6 @@ Rules of this file:
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -144,27 +143,25 @@ def error_response(error: BrokerError, correlation_id: str) -> Response:
     headers: tuple[tuple[str, str], ...] = ()
     if error.retry_after is not None:
         headers = (("Retry-After", str(max(0, math.ceil(error.retry_after)))),)
-    body = {
-        "error": error.oauth,
-        "error_description": error.message,
-        "code": error.code,
-        "hint": error.hint,
-        "retryable": error.retryable,
-        "retry_after": error.retry_after,
-        "correlation_id": correlation_id,
-    }
-    return Response(error.status, json.dumps(body).encode(), headers=headers)
+    answer = wire.ErrorAnswer(
+        error=error.oauth,
+        error_description=error.message,
+        code=error.code,
+        hint=error.hint,
+        retryable=error.retryable,
+        retry_after=error.retry_after,
+        correlation_id=correlation_id,
+    )
+    return Response(error.status, wire.encode_error(answer), headers=headers)
 
 
 def refusal_response(refusal: Refusal, correlation_id: str) -> Response:
     """Put a refusal of the edge itself on the wire, in the same shape."""
-    body = {
-        "error": "temporarily_unavailable" if refusal.retryable else "invalid_request",
-        "error_description": refusal.description,
-        "code": refusal.code,
-        "hint": None,
-        "retryable": refusal.retryable,
-        "retry_after": None,
-        "correlation_id": correlation_id,
-    }
-    return Response(refusal.status, json.dumps(body).encode())
+    answer = wire.ErrorAnswer(
+        error="temporarily_unavailable" if refusal.retryable else "invalid_request",
+        error_description=refusal.description,
+        code=refusal.code,
+        retryable=refusal.retryable,
+        correlation_id=correlation_id,
+    )
+    return Response(refusal.status, wire.encode_error(answer))
