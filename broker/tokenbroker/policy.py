@@ -71,7 +71,8 @@ def decide(config: Config, profile: ProfileConfig, peer: Peer, *, lowered: bool 
         agent_type = rule.treat_as
     client = next((c for c in (config.clients[n] for n in profile.clients) if c.agent_type is agent_type), None)
     if client is None:
-        raise _no_client(config, rule, profile, peer, agent_type, lowered=lowered and evident is not agent_type)
+        otherwise = rule.treat_as or evident
+        raise _no_client(config, rule, profile, peer, agent_type, lowered=lowered and otherwise is not agent_type)
     allow = Allow(client=client, agent_type=agent_type, rule=rule)
     return Ask(allow) if rule.decide == "ask" else allow
 
@@ -139,7 +140,7 @@ def _no_client(
     add = f'add a client with agent_type = "{agent_type}" to [profiles.{profile.name}] in {_file(config)}'
     if lowered:
         why, hint = "it asked to be treated as one", f"{add}, or ask without `--as autonomous`"
-    elif rule.treat_as is not None:
+    elif rule.treat_as is agent_type:
         why, hint = "a rule treats it as one", f"{add}, or correct treat_as on the rule"
     else:
         why, hint = peer.evidence or "nothing shows that a person is near it", f"{add}, or set treat_as on a rule"

@@ -220,6 +220,13 @@ def test_lowering_itself_is_no_way_around_a_denial() -> None:
     [
         pytest.param(ALLOW, peer(), True, "it asked to be treated as one", id="it lowered itself"),
         pytest.param(
+            RuleConfig("*", "allow", treat_as=INTERACTIVE),
+            peer(agent_type=AUTONOMOUS),
+            True,
+            "it asked to be treated as one",
+            id="it lowered itself below what a rule gives it",
+        ),
+        pytest.param(
             RuleConfig("*", "allow", treat_as=AUTONOMOUS), peer(), False, "a rule treats it as one", id="by a rule"
         ),
         pytest.param(
