@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from tokenbroker.errors import SecretNotFound, VaultError
-from tokenbroker.model import Secret, SecretRef
+from tokenbroker.model import RateLimit, Secret, SecretRef
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -45,6 +45,11 @@ class FakeVault:
     def may_prompt(self) -> bool:
         """As given."""
         return self._may_prompt
+
+    @property
+    def limits(self) -> tuple[RateLimit, ...]:
+        """None."""
+        return ()
 
     async def read(
         self, refs: Collection[SecretRef], *, fresh: bool = False

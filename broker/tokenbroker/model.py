@@ -29,6 +29,17 @@ class AgentType(StrEnum):
     """Nobody is there: cron, a timer, CI."""
 
 
+class DesktopEvent(StrEnum):
+    """What can happen at the desk that may end an unlock."""
+
+    SLEEP = "sleep"
+    """The machine is about to sleep."""
+    SCREEN_LOCK = "screen_lock"
+    """The person's screen was locked."""
+    VAULT_LOCK = "vault_lock"
+    """The vault itself was locked."""
+
+
 class Secret:
     """A client secret, key or token value that cannot be shown by accident.
 
@@ -83,6 +94,22 @@ class SecretRef:
     def __str__(self) -> str:
         """Give the reference as it is written in the configuration."""
         return self.uri
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """How much of a vault's allowance is used, in the vault's own words."""
+
+    type: str
+    """Whose allowance: `token` (per hour) or `account` (per day, of all service accounts together)."""
+    action: str
+    """`read`, `write` or `read_write`."""
+    limit: int
+    used: int
+    resets_in: float | None
+    """Seconds until the window ends; `None` when it has not begun: it begins with the first request."""
+    estimated: bool = False
+    """Whether it was counted here because the vault did not say."""
 
 
 @dataclass(frozen=True, slots=True)

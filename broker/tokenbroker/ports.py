@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from tokenbroker.errors import VaultError
-    from tokenbroker.model import Credentials, Instant, IssuerAnswer, Peer, Secret, SecretRef
+    from tokenbroker.model import Credentials, DesktopEvent, Instant, IssuerAnswer, Peer, RateLimit, Secret, SecretRef
 
 
 class Clock(Protocol):
@@ -36,12 +36,17 @@ class Vault(Protocol):
 
     @property
     def name(self) -> str:
-        """The configuration's name of the backend: `op`, `keyring`, `dev`."""
+        """The configuration's name of the backend: `op`, `service-account`, `connect`, `sdk`, `keyring`, `dev`."""
         ...
 
     @property
     def may_prompt(self) -> bool:
         """Whether `read` can put a question on a person's screen. If so it is never called for an autonomous peer."""
+        ...
+
+    @property
+    def limits(self) -> tuple[RateLimit, ...]:
+        """What is known of the vault's allowances, without asking it; empty where there are none."""
         ...
 
     async def read(
@@ -111,6 +116,40 @@ class Approver(Protocol):
 
     async def ask(self, peer: Peer, profile: str, reason: str | None) -> bool:
         """Put the question and return the answer; no answer in time is `False`."""
+        ...
+
+
+class DesktopEvents(Protocol):
+    """What happens at the desk where the person sits."""
+
+    async def watch(
+        self, events: Collection[DesktopEvent], on_event: Callable[[DesktopEvent], None]
+    ) -> Mapping[DesktopEvent, str]:
+        """Call `on_event` at each of `events` from now on, until `close`.
+
+        Returns those that cannot be followed here, each with the reason in a few words; it never raises for them.
+        Before the machine sleeps, `on_event` has returned. A connection that is lost is made again.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Follow nothing more. May be called twice."""
+        ...
+
+
+class Announcer(Protocol):
+    """A note on the person's screen that says for whom, and why, the vault's own dialog appears."""
+
+    def announce(self, title: str, text: str) -> None:
+        """Show it, in place of the one before. Does not block and does not raise; where there are no notes, nothing."""
+        ...
+
+    def withdraw(self) -> None:
+        """Take it away, if it is still there."""
+        ...
+
+    async def close(self) -> None:
+        """Withdraw, and let go of what is open. May be called twice."""
         ...
 
 

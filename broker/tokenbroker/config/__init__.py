@@ -21,15 +21,23 @@ Decision = Literal["allow", "ask", "deny"]
 
 @dataclass(frozen=True, slots=True)
 class VaultConfig:
-    """`[vault]`: where secrets are kept."""
+    """`[vault]` and `[vault.autonomous]`: where secrets are kept."""
 
     backend: str = "op"
     account: str | None = None
-    """1Password: sign-in address, account id or shorthand."""
+    """`op`, `sdk`: sign-in address, account id or, for `sdk`, the account's name in the app."""
     op: str | None = None
-    """Absolute path of the `op` program; `None`: PATH, then the usual places."""
+    """`op`, `service-account`: absolute path of the `op` program; `None`: PATH, then the usual places."""
     prompt_timeout: float = 70.0
-    """Seconds that one `op` call may take; 1Password itself gives up on an unanswered dialog after 60."""
+    """Seconds that one call may take which a person may have to answer; 1Password itself gives up after 60."""
+    credential: str | None = None
+    """`service-account`, `connect`: where the access token is: `keyring://S/U`, `systemd://NAME` or `fd://N`."""
+    url: str | None = None
+    """`connect`: address of the Connect server; https, or http on loopback."""
+    ca_file: str | None = None
+    """`connect`: PEM file of the authorities to trust for the server, instead of the system's."""
+    timeout: float = 30.0
+    """`service-account`, `connect`: seconds that one call may take, which nobody has to answer."""
 
 
 @dataclass(frozen=True, slots=True)

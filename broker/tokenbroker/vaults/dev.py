@@ -9,7 +9,7 @@ from tokenbroker.errors import PromptDismissed, SecretNotFound, VaultError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping
 
-    from tokenbroker.model import Secret, SecretRef
+    from tokenbroker.model import RateLimit, Secret, SecretRef
 
 
 class DevVault:
@@ -35,6 +35,11 @@ class DevVault:
     def may_prompt(self) -> bool:
         """Only when a prompt is simulated."""
         return self._prompt is not None
+
+    @property
+    def limits(self) -> tuple[RateLimit, ...]:
+        """None."""
+        return ()
 
     async def read(
         self, refs: Collection[SecretRef], *, fresh: bool = False

@@ -22,7 +22,7 @@ from tokenbroker.model import Secret
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from tokenbroker.model import SecretRef
+    from tokenbroker.model import RateLimit, SecretRef
 
 SCHEME = "keyring://"
 TIMEOUT = 70.0  # seconds; as long as the prompt of 1Password, for the person is the same
@@ -85,6 +85,11 @@ class KeyringVault:
     def may_prompt(self) -> bool:
         """Always: a locked keyring, or macOS for an unknown program, shows a dialog."""
         return True
+
+    @property
+    def limits(self) -> tuple[RateLimit, ...]:
+        """None."""
+        return ()
 
     async def read(
         self, refs: Collection[SecretRef], *, fresh: bool = False

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tokenbroker.config import VaultConfig
-    from tokenbroker.model import SecretRef
+    from tokenbroker.model import RateLimit, SecretRef
     from tokenbroker.vaults.op_errors import Completed
 
 MAX_ROUNDS = 4  # batches after the first, each without the references that made the one before fail
@@ -67,6 +67,11 @@ class OpVault:
     def may_prompt(self) -> bool:
         """Always: the app decides when it asks, and no option of `op` forbids it."""
         return True
+
+    @property
+    def limits(self) -> tuple[RateLimit, ...]:
+        """None."""
+        return ()
 
     async def read(
         self, refs: Collection[SecretRef], *, fresh: bool = False
