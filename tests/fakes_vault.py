@@ -33,6 +33,7 @@ class FakeVault:
         self.running = 0
         self.most_running = 0
         self.closed = 0
+        self.allowances: tuple[RateLimit, ...] = ()
         self._name = name
         self._may_prompt = may_prompt
 
@@ -48,8 +49,8 @@ class FakeVault:
 
     @property
     def limits(self) -> tuple[RateLimit, ...]:
-        """None."""
-        return ()
+        """As set."""
+        return self.allowances
 
     async def read(
         self, refs: Collection[SecretRef], *, fresh: bool = False

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
 from tokenbroker import lifecycle, policy
-from tokenbroker.errors import BrokerError, Busy, Denied, Locked, MinTtlUnmet, PeerGone, Stopping, VaultError
+from tokenbroker.errors import BrokerError, Busy, Denied, MinTtlUnmet, PeerGone, Stopping, VaultError
 from tokenbroker.lifecycle import Action
-from tokenbroker.model import AgentType
+from tokenbroker.model import AgentType, Asker, claimed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tokenbroker.model import Instant, Peer, Token, TokenKey
     from tokenbroker.ports import Approver, AuditSink, Clock, PeerInspector
     from tokenbroker.sessions import Session, Sessions
-    from tokenbroker.unlock import Unlock
+    from tokenbroker.unlocks import Unlocks
     from tokenbroker_client.wire import TokenRequest
 
 WAIT_BUDGET: Final = 9.0  # seconds a caller with nothing to serve waits for the issuer; hosts kill helpers at ten
@@ -62,6 +62,12 @@ class _Caller:
     session: Session
     min_ttl: float
     may_prompt: bool
+    reason: str | None
+
+    def asker(self) -> Asker:
+        """Say on whose behalf the vault may have to be read."""
+        wants = f"profile `{self.entry.key.profile}`"
+        return Asker(self.peer.named(), self.peer.pid, wants, claimed(self.reason))
 
 
 class Broker:
@@ -71,7 +77,7 @@ class Broker:
         self,
         config: Config,
         *,
-        unlock: Unlock,
+        unlocks: Unlocks,
         cache: TokenCache,
         sessions: Sessions,
         inspector: PeerInspector,
@@ -79,9 +85,9 @@ class Broker:
         audit: AuditSink,
         clock: Clock,
     ) -> None:
-        """Put the parts together; `cache`, `unlock` and `sessions` may be looked at from outside."""
+        """Put the parts together; `cache`, `unlocks` and `sessions` may be looked at from outside."""
         self.config = config
-        self.unlock = unlock
+        self.unlocks = unlocks
         self.cache = cache
         self.sessions = sessions
         self._inspector = inspector
@@ -95,15 +101,19 @@ class Broker:
 
     # --- asking
 
+    def check_serving(self) -> None:
+        """Raise what there is to tell everyone who asks now: `Stopping`, or that the configuration is wrong."""
+        if self._stopping:
+            raise _shutting_down()
+        if self.unusable is not None:
+            raise self.unusable.anew()
+
     def request(self, wanted: TokenRequest, peer: Peer) -> Served | Awaitable[Served]:
         """Answer a peer: at once when the cache can, else with something to await.
 
         Raises, now or when awaited, whatever of `errors.py` describes why there is no token.
         """
-        if self._stopping:
-            raise _shutting_down()
-        if self.unusable is not None:
-            raise self.unusable.anew()
+        self.check_serving()
         profile = policy.find_profile(
             self.config, name=wanted.profile, audience=wanted.audience, resource=wanted.resource
         )
@@ -122,6 +132,7 @@ class Broker:
             session=self.sessions.of(peer, allow.agent_type, now),
             min_ttl=wanted.min_ttl or 0.0,
             may_prompt=wanted.interaction != "never" and allow.agent_type is AgentType.INTERACTIVE,
+            reason=wanted.reason,
         )
         if isinstance(decision, policy.Ask):
             return self._after_approval(caller, wanted.reason)
@@ -147,25 +158,7 @@ class Broker:
         """Say what the rules say of `peer` and `profile`. Raises `Denied`."""
         return self._decide(self.config.profiles[profile], peer, lowered=False, asked=False)[0]
 
-    async def open(self) -> None:
-        """Unlock because a person says so now, and try at once again whatever was backing off.
-
-        Secrets that an issuer refused are read again: the person may have put new ones into the vault.
-        Raises what `Unlock.unlock` raises.
-        """
-        refused = self.cache.refused_clients() & self.config.clients.keys()
-        self.cache.forgive()
-        await self.unlock.unlock({ref for name in refused for ref in self.config.clients[name].refs()})
-
     # --- forgetting
-
-    def lock(self, reason: str) -> tuple[int, int]:
-        """Forget every secret and token, and give up all flights. Returns how many tokens and secrets there were."""
-        told = Locked("the vault was locked meanwhile", hint="unlock it with `broker unlock`")
-        tokens = self.drop(lambda _: True, told)
-        secrets = self.unlock.lock()
-        self._audit.record("locked", {"reason": reason, "tokens": tokens, "secrets": secrets})
-        return tokens, secrets
 
     def drop(self, which: Callable[[TokenKey], bool], told: BrokerError) -> int:
         """Forget the tokens whose key fits; whoever waits for one is told `told`. Returns how many there were."""
@@ -180,33 +173,11 @@ class Broker:
         self.drop(lambda key: _definition(old, key) != _definition(config, key), _reconfigured())
         self.cache.forgive()
 
-    def revoke_session(self, session_id: str) -> int | None:
-        """Serve the session no more. Returns how many live tokens it held; `None` if there is no such session."""
-        session = self.sessions.find(session_id)
-        if session is None:
-            return None
-        held = len(session.holdings)
-        self.sessions.revoke(session)
-        self._audit.record("session revoked", {"session": session.id, "pid": session.pid, "exe": session.exe})
-        return held
-
-    def revoke_profile(self, profile: str | None) -> int:
-        """Drop the tokens of one profile, or all; whoever asks again needs a new one. Returns how many there were.
-
-        Raises `UnknownProfile`.
-        """
-        if profile is not None:
-            policy.find_profile(self.config, name=profile)
-        told = Busy("the token was revoked meanwhile", hint="run the command again", retry_after=0.0)
-        count = self.drop(lambda key: profile is None or key.profile == profile, told)
-        self._audit.record("tokens revoked", {"profile": profile or "*", "tokens": count})
-        return count
-
     async def stop(self) -> None:
         """Refuse new requests, give up flights, forget everything."""
         self._stopping = True
         self.drop(lambda _: True, _shutting_down())
-        await self.unlock.close()
+        await self.unlocks.close()
 
     # --- inside
 
@@ -278,8 +249,10 @@ class Broker:
         has_fallback = lifecycle.usable(entry.slot, self._clock.now(), caller.min_ttl)
         try:
             # With a usable token at hand nobody is disturbed for a better one.
-            await self.unlock.secrets(
-                tuple(caller.allow.client.refs()), may_prompt=caller.may_prompt and not has_fallback
+            await self.unlocks.of(caller.allow.client.agent_type).secrets(
+                tuple(caller.allow.client.refs()),
+                may_prompt=caller.may_prompt and not has_fallback,
+                asker=caller.asker(),
             )
         except VaultError:
             if self._stopping:  # what was cancelled looks locked, and no unlock would help
@@ -334,7 +307,7 @@ class Broker:
         token = slot.token
         assert token is not None  # noqa: S101  # `served` refuses anything else
         if not self._inspector.still_there(caller.peer):
-            raise _gone(caller.peer)
+            raise PeerGone.of(caller.peer)
         self.sessions.served(caller.session, entry.key, token)
         self._audit.record(
             "token served",
@@ -375,12 +348,6 @@ class Broker:
             hint="run the command again; see `broker status`",
             retry_after=1.0,
         )
-
-
-def _gone(peer: Peer) -> PeerGone:
-    if peer.pid is None:
-        return PeerGone(f"the program that asked cannot be seen: {peer.evidence or 'the kernel does not name it'}")
-    return PeerGone(f"the program that asked (pid {peer.pid}) is no more, or is another one now")
 
 
 def _reconfigured() -> Busy:

@@ -124,6 +124,18 @@ class TokenCache:
                 entry.flight.cancel()
         return [entry.key for entry in entries if entry.slot.token is not None]
 
+    def give_up(self, which: Callable[[TokenKey], bool], told: BrokerError) -> None:
+        """End the flights whose key fits and keep the tokens at hand; whoever has none to fall back on is told."""
+        now = self._clock.now()
+        self.drop(lambda key: which(key) and not lifecycle.usable(self._entries[key].slot, now), told)
+        for entry in self._entries.values():
+            if entry.flight is not None and which(entry.key):
+                entry.flight.cancel()
+
+    def flights(self, which: Callable[[TokenKey], bool]) -> int:
+        """Count the flights whose key fits."""
+        return sum(entry.flight is not None and which(entry.key) for entry in self._entries.values())
+
     def forgive(self) -> None:
         """Clear every back-off, after a person did something that may have mended the cause."""
         self._refused.clear()
@@ -183,7 +195,7 @@ class TokenCache:
         """One fetch from start to settled slot; raises nothing but cancellation."""
         key = entry.key
         exchange = self.exchange
-        may_reread = exchange.may_reread(may_prompt=may_prompt)
+        may_reread = exchange.may_reread(key, may_prompt=may_prompt)
         try:
             refused = await self._turn(key.client)
             suspect = may_reread and (lifecycle.wants_reread(entry.slot) or lifecycle.wants_reread(refused))

@@ -26,23 +26,30 @@ from tokenbroker.broker import Broker
 from tokenbroker.cache import TokenCache
 from tokenbroker.config import Config
 from tokenbroker.config import text as config_text
+from tokenbroker.control import Control
+from tokenbroker.desk import Desk
 from tokenbroker.errors import ConfigError, Fault, whereabouts
 from tokenbroker.events import Events
 from tokenbroker.exchange import Exchange
 from tokenbroker.issuers.token_endpoint import TokenEndpoint, warm
+from tokenbroker.model import DesktopEvent
+from tokenbroker.otp import OneTimePasswords
 from tokenbroker.peers import inspector_for
 from tokenbroker.sessions import Sessions
 from tokenbroker.system import activation, sockets
 from tokenbroker.system.clock import SystemClock
+from tokenbroker.system.desktop import announcer, desktop_events
 from tokenbroker.system.notify import Notifier, watchdog_interval
 from tokenbroker.unlock import Unlock
+from tokenbroker.unlocks import Unlocks
+from tokenbroker.vaults.factory import VaultFactory
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Coroutine, Iterable, Mapping
     from pathlib import Path
 
-    from tokenbroker.model import Instant, Peer, SecretRef
+    from tokenbroker.model import Instant, Peer
     from tokenbroker.paths import Surroundings
     from tokenbroker.ports import Issuer, Vault
 
@@ -85,42 +92,64 @@ class Daemon:
         self._activated = activation.activated_sockets(self._environ, pid=os.getpid(), platform=here.platform)
         self._config_error: ConfigError | None = None
         config = options.config or self._first_config()
-        vault = options.vault or build_vault(config, here)
         self.clock = SystemClock()
+        self._vaults = VaultFactory(self._environ, here.home, uid=here.uid, clock=self.clock)
+        self._announcer = announcer(here.platform, self._environ)
         self.events = Events(lambda: self.clock.now().wall)
         self.inspector = inspector_for(here.platform)
         self._issuers: dict[str, Issuer] = {}
         self._fault: Fault | None = None
         self._retiring: set[asyncio.Task[None]] = set()
-        """What closes the issuers of earlier configurations; kept, or the loop may forget it half done."""
+        """What closes the issuers and vaults of earlier configurations; kept, or the loop may forget it half done."""
+        self._following: asyncio.Task[None] | None = None
         self._started: Instant = self.clock.now()
         self._stop = asyncio.Event()
         self.ready = asyncio.Event()
         """Set once the sockets answer."""
-        self.unlock = Unlock(vault, config.unlock, self.clock, refs=self._refs, audit=self.events)
+        self.unlocks = Unlocks(
+            self._unlock(options.vault or self._vaults.build(config.vault), config),
+            self._autonomous_unlock(config),
+        )
+        approver = NobodyToAsk()
         self.broker = Broker(
             config,
-            unlock=self.unlock,
+            unlocks=self.unlocks,
             cache=TokenCache(
                 self._exchange(config), audit=self.events, clock=self.clock, random=random.SystemRandom().random
             ),
             sessions=Sessions(self.inspector),
             inspector=self.inspector,
-            approver=NobodyToAsk(),
+            approver=approver,
             audit=self.events,
             clock=self.clock,
         )
         self.broker.unusable = self._config_error
-        _warn(config)
-        self._public = PublicApi(self.broker, self.inspector, uid=here.uid)
+        self.control = Control(self.broker, self.events, self.clock)
+        self.unlocks.person.on_vault_locked = self._vault_locked
+        self.desk = Desk(
+            self.control,
+            self.events,
+            connect=lambda: desktop_events(
+                here.platform,
+                self._environ,
+                here.uid,
+                secret_service=self.broker.config.vault.backend == "keyring",
+            ),
+        )
+        otp = OneTimePasswords(
+            self.broker, inspector=self.inspector, approver=approver, audit=self.events, clock=self.clock
+        )
+        self._public = PublicApi(self.broker, otp, self.inspector, uid=here.uid)
         self._admin = AdminApi(
             self.broker,
             self.inspector,
             self.events,
             self.clock,
             uid=here.uid,
+            control=self.control,
             about=self._about,
             reload=self.reload,
+            experiment=self._experiment,
         )
 
     async def run(self) -> None:
@@ -142,6 +171,7 @@ class Daemon:
                 asyncio.create_task(self._housekeeping(notifier, beat), name="housekeeping"),
                 asyncio.create_task(_warm(), name="warm"),
             ]
+            self._follow_desk()
             for task in background[:2]:  # without `warm` an exchange is slower, and says itself what is wrong
                 task.add_done_callback(self._ended)
             await self._stop.wait()
@@ -152,6 +182,10 @@ class Daemon:
             await self.broker.stop()  # who waits for a person or an issuer even now is told
             await draining
             await _end(background)
+            if self._following is not None:
+                await self._following
+            await self.desk.close()
+            await self._announcer.close()
             await asyncio.gather(*self._retiring, return_exceptions=True)
             await _close(self._issuers.values())
         if self._fault is not None:
@@ -174,15 +208,11 @@ class Daemon:
             self.events.record("reload refused", {"why": error.message})
             raise
         before = list(self._issuers.values())
-        if config.vault != self.broker.config.vault:
-            vault = build_vault(config, self._here)
-            self.broker.lock("the vault is another one now")
-            self.unlock.replace(vault)
-        self.unlock.configure(config.unlock)
+        self._change_vaults(config)
         self.broker.configure(config, self._exchange(config))
         self._config_error = self.broker.unusable = None
         self._retire(before)
-        _warn(config)
+        self._follow_desk()
         self.events.record("reloaded", {"profiles": len(config.profiles)})
 
     def _ended(self, task: asyncio.Task[None]) -> None:
@@ -201,7 +231,10 @@ class Daemon:
                 await asyncio.wait(flights)
             await _close(issuers)
 
-        closing = asyncio.create_task(retire(), name="retire issuers")
+        self._later(retire(), "retire issuers")
+
+    def _later(self, work: Coroutine[None, None, None], name: str) -> None:
+        closing = asyncio.create_task(work, name=name)
         self._retiring.add(closing)
         closing.add_done_callback(self._retiring.discard)
 
@@ -221,8 +254,61 @@ class Daemon:
             self._config_error = error
             return Config(path=path)
 
-    def _refs(self) -> tuple[SecretRef, ...]:
-        return self.broker.config.refs()
+    def _unlock(self, vault: Vault, config: Config, *, autonomous: bool = False) -> Unlock:
+        return Unlock(
+            vault,
+            config.unlock,
+            self.clock,
+            refs=lambda: self.broker.config.refs(autonomous=autonomous),
+            audit=self.events,
+            announcer=self._announcer,
+        )
+
+    def _autonomous_unlock(self, config: Config) -> Unlock | None:
+        if config.autonomous_vault is None:
+            return None
+        return self._unlock(self._vaults.build(config.autonomous_vault), config, autonomous=True)
+
+    def _change_vaults(self, config: Config) -> None:
+        """Take over the vaults of `config`: what came from one that is no more, or is another now, is forgotten.
+
+        Raises `ConfigError` and `VaultUnavailable` before anything is changed.
+        """
+        old = self.broker.config
+        person = self._vaults.build(config.vault) if config.vault != old.vault else None
+        another = config.autonomous_vault != old.autonomous_vault
+        autonomous = self._autonomous_unlock(config) if another else self.unlocks.autonomous
+        if person is not None:
+            self.control.lock("the vault is another one now")
+            self.unlocks.person.replace(person)
+        if another:
+            self.control.lock_autonomous("the vault of autonomous clients is another one now")
+            if self.unlocks.autonomous is not None:
+                self._later(self.unlocks.autonomous.close(), "close a vault")
+            self.unlocks.autonomous = autonomous
+        for unlock in self.unlocks:
+            unlock.configure(config.unlock)
+
+    def _vault_locked(self) -> None:
+        self.control.happened(DesktopEvent.VAULT_LOCK)
+
+    def _follow_desk(self) -> None:
+        """Follow what the configuration asks for, one change after the other; nobody waits for a bus."""
+        before = self._following
+
+        async def follow() -> None:
+            if before is not None:
+                await before
+            await self.desk.follow(self.broker.config)
+
+        self._following = asyncio.create_task(follow(), name="follow the desk")
+
+    async def _experiment(self, setting: str) -> dict[str, Any]:
+        from tokenbroker.vaults.op_experiment import daemon_observations  # noqa: PLC0415  # for `broker doctor op`
+
+        return await daemon_observations(
+            self.broker.config.vault, setting, environ=self._environ, home=self._here.home, clock=self.clock
+        )
 
     def _exchange(self, config: Config) -> Exchange:
         self._issuers = {
@@ -231,7 +317,7 @@ class Daemon:
         return Exchange(
             config,
             self._issuers,
-            unlock=self.unlock,
+            unlocks=self.unlocks,
             audit=self.events,
             clock=self.clock,
             random=random.SystemRandom().random,
@@ -267,7 +353,7 @@ class Daemon:
         """Feed the watchdog from the loop that serves, end unlocks that are too old, forget ended sessions."""
         while True:
             notifier.watchdog()
-            if self.unlock.expire():
+            if self.unlocks.expire():
                 self.events.record("unlock ended", {"reason": "age or idleness"})
             self.broker.sessions.sweep(self.clock.now())
             await self.clock.sleep(min(beat or HOUSEKEEPING, HOUSEKEEPING))
@@ -288,29 +374,9 @@ class Daemon:
             "started_at": self._started.wall,
             "config": str(self._options.config_path) if self._options.config_path else None,
             "config_error": {"code": error.code, "message": error.message, "hint": error.hint} if error else None,
+            "desk": self.desk.describe(self.broker.config),
             "hardening": dict(self._options.hardening or {}),
         }
-
-
-def _warn(config: Config) -> None:
-    """Say what the configuration asks for and this version does not do."""
-    if config.unlock.on_sleep == "lock":
-        logger.warning("Locking on sleep is not in this version, and on_sleep has no effect")
-
-
-def build_vault(config: Config, here: Surroundings) -> Vault:
-    """Return the adapter for `[vault] backend`."""
-    match config.vault.backend:
-        case "op":
-            from tokenbroker.vaults.op import OpVault  # noqa: PLC0415  # one backend is loaded, not all
-
-            return OpVault(config.vault, environ=here.environ, home=here.home)
-        case "keyring":
-            from tokenbroker.vaults.keyring import KeyringVault  # noqa: PLC0415  # as above
-
-            return KeyringVault()
-        case other:  # `dev` is built by `serve --dev` alone; the parser refuses everything else
-            raise ConfigError(f"vault backend `{other}` cannot be used here", hint="use `op` or `keyring`")
 
 
 async def _warm() -> None:

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import traceback
 from enum import StrEnum
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
+
+if TYPE_CHECKING:
+    from tokenbroker.model import Peer
 
 
 def whereabouts(error: BaseException) -> str:
@@ -113,6 +116,13 @@ class PeerGone(BrokerError):
     code = "peer_gone"
     oauth = "access_denied"
     status = 403
+
+    @classmethod
+    def of(cls, peer: Peer) -> Self:
+        """Say of `peer` that it is no more, or was never seen."""
+        if peer.pid is None:
+            return cls(f"the program that asked cannot be seen: {peer.evidence or 'the kernel does not name it'}")
+        return cls(f"the program that asked (pid {peer.pid}) is no more, or is another one now")
 
 
 class Revoked(Denied):

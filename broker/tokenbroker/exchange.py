@@ -3,15 +3,18 @@
 Rules of this file:
 1. At most two token requests are made for one rejected credential, however many callers wait.
 2. The vault is read again only when a person may be asked, or when it never asks.
+3. During a rotation either of two secrets may be the one that works: the second request of an incident is made with
+   what the vault has now, or, when that was the one refused, with the one that it replaced.
 """
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from tokenbroker import claims, lifecycle
 from tokenbroker.errors import BrokerError, CredentialRejected, IssuerUnavailable, VaultError
-from tokenbroker.model import Credentials, Secret, SecretRef, Token, Validity
+from tokenbroker.model import Asker, Credentials, Secret, SecretRef, Token, Validity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from tokenbroker.model import TokenKey
     from tokenbroker.ports import AuditSink, Clock, Issuer
     from tokenbroker.unlock import Unlock
+    from tokenbroker.unlocks import Unlocks
 
 RETRY_WITHIN: Final = 10.0  # seconds after a fetch began in which it may try once more
 
@@ -32,7 +36,7 @@ class Exchange:
         config: Config,
         issuers: Mapping[str, Issuer],
         *,
-        unlock: Unlock,
+        unlocks: Unlocks,
         audit: AuditSink,
         clock: Clock,
         random: Callable[[], float],
@@ -40,23 +44,28 @@ class Exchange:
         """`issuers` has one adapter for each of the configuration's issuers; `random` gives numbers in [0, 1)."""
         self._config = config
         self._issuers = issuers
-        self._unlock = unlock
+        self._unlocks = unlocks
         self._audit = audit
         self._clock = clock
         self._random = random
 
     def needs_nobody(self, key: TokenKey) -> bool:
         """Tell whether a fetch for `key` could not put a question on anybody's screen now."""
-        if not self._unlock.vault.may_prompt:
+        client = self._config.clients[key.client]
+        unlock = self._unlock_of(client)
+        if not unlock.vault.may_prompt:
             return True
         try:
-            return self._unlock.peek(tuple(self._config.clients[key.client].refs())) is not None
+            return unlock.peek(tuple(client.refs())) is not None
         except VaultError:
             return False
 
-    def may_reread(self, *, may_prompt: bool) -> bool:
+    def may_reread(self, key: TokenKey, *, may_prompt: bool) -> bool:
         """Tell whether the vault may be read again on behalf of someone who may, or may not, cause a prompt."""
-        return may_prompt or not self._unlock.vault.may_prompt
+        return may_prompt or not self._unlock_of(self._config.clients[key.client]).vault.may_prompt
+
+    def _unlock_of(self, client: ClientConfig) -> Unlock:
+        return self._unlocks.of(client.agent_type)
 
     async def fetch(self, key: TokenKey, *, attempts: int, may_reread: bool, suspect: bool = False) -> Token:
         """Return a new token for `key`.
@@ -69,7 +78,7 @@ class Exchange:
         if suspect and not await self._credential_changed(client):
             raise _unchanged(client)
         began = self._clock.now().elapsed
-        for attempt in range(1, attempts + 1):
+        for attempt in count(1):
             try:
                 return await self._once(key, client)
             except IssuerUnavailable as error:
@@ -78,28 +87,46 @@ class Exchange:
                     raise
                 await self._clock.sleep(lifecycle.attempt_delay(attempt, spread=self._random()))
             except CredentialRejected:
-                if suspect or not may_reread or not await self._credential_changed(client):
+                changed = not suspect and may_reread and await self._credential_changed(client)
+                if not changed and (suspect or not self._fall_back(client)):
                     raise
-                break
-        return await self._once(key, client)  # with the rotated credential; a second refusal is final
+                return await self._second(key, client, fell_back=not changed)
+        raise AssertionError  # the count has no end
+
+    async def _second(self, key: TokenKey, client: ClientConfig, *, fell_back: bool) -> Token:
+        """Make the last request of an incident, with the other credential. A second refusal is final."""
+        try:
+            return await self._once(key, client)
+        except CredentialRejected:
+            if fell_back:  # neither works, so the one that the vault has now is kept
+                self._unlock_of(client).fall_back(tuple(client.refs()))
+            raise
 
     async def _credential_changed(self, client: ClientConfig) -> bool:
         """Read the client's secrets again past every cache; tell whether anything is new."""
-        refs = tuple(client.refs())
-        before = self._unlock.peek(refs)
+        unlock, refs = self._unlock_of(client), tuple(client.refs())
+        asker = Asker("tokenbroker itself", None, f"another look at the secret of client `{client.name}`, now refused")
+        before = unlock.peek(refs)
         try:
-            after = await self._unlock.reread(refs)
+            after = await unlock.reread(refs, asker=asker)
         except BrokerError as error:
             self._audit.record("credential not read again", {"client": client.name, "why": str(error)})
             return False
         self._audit.record("credential read again", {"client": client.name, "changed": before != after})
         return before != after
 
+    def _fall_back(self, client: ClientConfig) -> bool:
+        """Take up the secret that was replaced, if one was: the issuer may not know the new one yet."""
+        fell_back = self._unlock_of(client).fall_back(tuple(client.refs()))
+        if fell_back:
+            self._audit.record("credential before tried", {"client": client.name})
+        return fell_back
+
     async def _once(self, key: TokenKey, client: ClientConfig) -> Token:
         """Make one token request and check what came."""
         issuer = self._config.issuers[client.issuer]
         profile = self._config.profiles[key.profile]
-        secrets = await self._unlock.secrets(tuple(client.refs()), may_prompt=False)
+        secrets = await self._unlock_of(client).secrets(tuple(client.refs()), may_prompt=False)
         organization = {"organization": profile.organization} if profile.organization else {}
         issued = self._clock.now()
         answer = await self._issuers[client.issuer].issue(

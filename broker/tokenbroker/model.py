@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+LONGEST_CLAIM = 200  # characters
 FINGERPRINT_LENGTH = 12  # hex digits of SHA-256: enough to tell tokens apart, useless to recover one
 
 
@@ -212,6 +213,32 @@ class Peer:
     """Epoch seconds at which the root process started, where it is known."""
     handle: object = field(default=None, repr=False, compare=False)
     """The inspector's own hold on the process, given back when the last copy of this value is gone; `None`: none."""
+
+    def named(self) -> str:
+        """Name it for a person: program and pid."""
+        exe = self.exe or "an unknown program"
+        return f"{exe} (pid {self.pid})" if self.pid is not None else exe
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """On whose behalf the vault is read, and what for: told to the person whom the vault asks."""
+
+    program: str
+    """The program as the kernel describes it, with its pid."""
+    pid: int | None
+    wants: str
+    """What it gets by it, e.g. "profile `search`"."""
+    reason: str | None = None
+    """What the program says of itself. A claim."""
+
+
+def claimed(reason: str | None) -> str | None:
+    """Return what a program says of itself, fit to be shown to a person: one short line."""
+    if reason is None:
+        return None
+    line = "".join(char if char.isprintable() else " " for char in reason[:LONGEST_CLAIM])
+    return " ".join(line.split()) or None
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,12 @@ class Surroundings:
 
         return platformdirs.user_config_path("tokenbroker", appauthor=False) / "config.toml"
 
+    def state_folder(self) -> Path:
+        """Return the platform's folder for what a program keeps between runs; nothing secret is ever in it."""
+        import platformdirs  # noqa: PLC0415  # as above
+
+        return platformdirs.user_state_path("tokenbroker", appauthor=False)
+
     def socket(self, explicit: str | None = None) -> Path:
         """Return the path of the public socket."""
         found = client_paths.socket_path(self._with(explicit), self.platform, self.uid, str(self.home))

@@ -40,6 +40,14 @@ class Ask:
     allow: Allow
 
 
+@dataclass(frozen=True, slots=True)
+class OtpAllow:
+    """The peer may have the one-time password, once a person said yes if `ask`."""
+
+    agent_type: AgentType
+    ask: bool
+
+
 def agent_type_of(peer: Peer, *, lowered: bool = False) -> AgentType:
     """Return what the peer counts as before any rule: the evidence, lowered if the peer asked for that."""
     if lowered or peer.agent_type is None:
@@ -66,7 +74,9 @@ def decide(config: Config, profile: ProfileConfig, peer: Peer, *, lowered: bool 
         None,
     )
     if rule is None or rule.decide == "deny":
-        raise _denial(config, rule, profile, peer, agent_type)
+        raise _denial(
+            config, rule, peer, agent_type, key=f'profile = "{profile.name}"', what=f"profile `{profile.name}`"
+        )
     if rule.treat_as is not None and not lowered:
         agent_type = rule.treat_as
     client = next((c for c in (config.clients[n] for n in profile.clients) if c.agent_type is agent_type), None)
@@ -75,6 +85,27 @@ def decide(config: Config, profile: ProfileConfig, peer: Peer, *, lowered: bool 
         raise _no_client(config, rule, profile, peer, agent_type, lowered=lowered and otherwise is not agent_type)
     allow = Allow(client=client, agent_type=agent_type, rule=rule)
     return Ask(allow) if rule.decide == "ask" else allow
+
+
+def decide_otp(config: Config, ref: str, peer: Peer, *, lowered: bool = False) -> OtpAllow:
+    """Decide whether the peer may have one-time passwords of `ref`, by the first rule of that kind that matches.
+
+    Names are compared without regard to case, as 1Password does. Raises `Denied`.
+    """
+    agent_type, evident = agent_type_of(peer, lowered=lowered), agent_type_of(peer)
+
+    def matches(rule: RuleConfig, counts_as: AgentType) -> bool:
+        fits = rule.otp is not None and fnmatchcase(ref.casefold(), rule.otp.casefold())
+        return fits and _fits_peer(rule, peer, counts_as)
+
+    rule = next(
+        (r for r in config.rules if matches(r, agent_type) or (r.decide == "deny" and matches(r, evident))), None
+    )
+    if rule is None or rule.decide == "deny":
+        raise _denial(config, rule, peer, agent_type, key=f'otp = "{ref}"', what=f"one-time passwords of {ref}")
+    if rule.treat_as is not None and not lowered:
+        agent_type = rule.treat_as
+    return OtpAllow(agent_type, ask=rule.decide == "ask")
 
 
 def find_profile(
@@ -126,11 +157,14 @@ def key_for(profile: ProfileConfig, client: ClientConfig, scopes: Iterable[str] 
 
 
 def _matches(rule: RuleConfig, profile: str, peer: Peer, agent_type: AgentType) -> bool:
+    fits = rule.profile is not None and fnmatchcase(profile, rule.profile)
+    return fits and _fits_peer(rule, peer, agent_type)
+
+
+def _fits_peer(rule: RuleConfig, peer: Peer, agent_type: AgentType) -> bool:
     pattern = rule.peer
-    return (
-        fnmatchcase(profile, rule.profile)
-        and (pattern.agent_type is None or pattern.agent_type is agent_type)
-        and (pattern.exe is None or (peer.exe is not None and fnmatchcase(peer.exe, pattern.exe)))
+    return (pattern.agent_type is None or pattern.agent_type is agent_type) and (
+        pattern.exe is None or (peer.exe is not None and fnmatchcase(peer.exe, pattern.exe))
     )
 
 
@@ -145,34 +179,26 @@ def _no_client(
     else:
         why, hint = peer.evidence or "nothing shows that a person is near it", f"{add}, or set treat_as on a rule"
     return NoClient(
-        f"profile `{profile.name}` has no client for {agent_type} programs, which {_name(peer)} is: {why}", hint=hint
+        f"profile `{profile.name}` has no client for {agent_type} programs, which {peer.named()} is: {why}", hint=hint
     )
 
 
 def _denial(
-    config: Config, rule: RuleConfig | None, profile: ProfileConfig, peer: Peer, agent_type: AgentType
+    config: Config, rule: RuleConfig | None, peer: Peer, agent_type: AgentType, *, key: str, what: str
 ) -> Denied:
     if rule is None:
         return Denied(
-            f"no rule allows profile `{profile.name}` to {_name(peer)}, which counts as {agent_type}",
-            hint=f'add a [[rules]] entry with profile = "{profile.name}" to {_file(config)}, then `broker reload`',
+            f"no rule allows {what} to {peer.named()}, which counts as {agent_type}",
+            hint=f"add a [[rules]] entry with {key} to {_file(config)}, then `broker reload`",
         )
     where = f"{_file(config)} line {rule.line}" if rule.line else _file(config)
-    return Denied(
-        f"a rule denies profile `{profile.name}` to {_name(peer)}",
-        hint=f"see the rule in {where}, then `broker reload`",
-    )
+    return Denied(f"a rule denies {what} to {peer.named()}", hint=f"see the rule in {where}, then `broker reload`")
 
 
 def _did_you_mean(name: str, known: Iterable[str]) -> str:
     found = nearest(name, known)
     listing = "`broker-token --list`"
     return f"did you mean `{found}`? list them with {listing}" if found else f"list the profiles with {listing}"
-
-
-def _name(peer: Peer) -> str:
-    exe = peer.exe or "an unknown program"
-    return f"{exe} (pid {peer.pid})" if peer.pid is not None else exe
 
 
 def _file(config: Config) -> str:

@@ -4,6 +4,7 @@ Rules of this file:
 1. The vault is never read twice at once, and never because of a timer: only a caller or a person causes a read.
 2. A caller that may not cause a prompt is told at once; it neither starts nor joins an unlock that may prompt.
 3. A caller that goes away cancels nobody else's unlock; only `lock()` and `close()` do.
+4. Before a person is asked, a note says on whose behalf.
 """
 
 from __future__ import annotations
@@ -11,29 +12,23 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from tokenbroker.errors import (
-    BrokerError,
-    CoolingDown,
-    Locked,
-    PromptDismissed,
-    PromptUnanswered,
-    SecretNotFound,
-    VaultError,
-)
+from tokenbroker.cooldown import CoolDown
+from tokenbroker.errors import BrokerError, Locked, SecretNotFound, VaultError
+from tokenbroker.memory import Memory
 from tokenbroker.model import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Coroutine, Mapping
 
     from tokenbroker.config import UnlockConfig
-    from tokenbroker.model import Instant, SecretRef
-    from tokenbroker.ports import AuditSink, Clock, Vault
+    from tokenbroker.model import Asker, Instant, RateLimit, SecretRef
+    from tokenbroker.ports import Announcer, AuditSink, Clock, Vault
 
-COOL_DOWN: Final = 300.0  # seconds without a prompt after a refusal or two unanswered ones
-UNANSWERED_LIMIT: Final = 2  # prompts nobody answered: the person is away
-UNAVAILABLE_PAUSE: Final = 10.0  # seconds before an unreachable app or program is tried again for an ordinary caller
+MOST_ASKERS: Final = 10  # programs that are named as waiting for one unlock
+
+T = TypeVar("T")
 
 
 class VaultState(StrEnum):
@@ -58,6 +53,9 @@ class UnlockReport:
     last_error: BrokerError | None
     pause: float
     """Seconds until a caller may cause a prompt again."""
+    askers: tuple[Asker, ...] = ()
+    """On whose behalf the vault is being read; empty when it is not, or when a person asked by `broker unlock`."""
+    limits: tuple[RateLimit, ...] = ()
 
 
 class Unlock:
@@ -71,21 +69,23 @@ class Unlock:
         *,
         refs: Callable[[], Collection[SecretRef]],
         audit: AuditSink,
+        announcer: Announcer | None = None,
     ) -> None:
         """Start locked. `refs` gives every reference of the present configuration, so that one read has them all."""
+        self.on_vault_locked: Callable[[], None] = _nothing
+        """Called after a read that found the vault locked."""
+        self._announcer = announcer
         self._vault = vault
         self._config = config
         self._clock = clock
         self._all_refs = refs
         self._audit = audit
-        self._values: dict[SecretRef, Secret | VaultError] = {}
-        self._since: Instant | None = None
-        self._used_at = 0.0
-        self._reading: asyncio.Task[None] | None = None
-        self._reading_refs: frozenset[SecretRef] = frozenset()
-        self._last_error: BrokerError | None = None
-        self._unanswered = 0
-        self._not_before = float("-inf")
+        self._memory = Memory()
+        self._reading: asyncio.Task[object] | None = None
+        self._reading_refs: frozenset[SecretRef] | None = None
+        """What the read under way brings; `None`: something that nobody may join."""
+        self._askers: list[Asker] = []
+        self._pause = CoolDown(clock)
         self._closing: set[asyncio.Future[None]] = set()  # of earlier vaults; kept, or the loop may forget it half done
         self._locks = 0  # how often it was locked: who waited through a lock does not start a read of its own
 
@@ -96,8 +96,7 @@ class Unlock:
     def replace(self, vault: Vault) -> None:
         """Read from another vault from now on; to be called when locked."""
         before, self._vault = self._vault, vault
-        self._last_error = None
-        self._not_before = float("-inf")
+        self._pause.forget()
         closing = asyncio.ensure_future(before.close())
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
@@ -113,59 +112,75 @@ class Unlock:
         Raises the `VaultError` of a reference that was read and could not be resolved.
         """
         self.expire()
-        found: dict[SecretRef, Secret] = {}
-        for ref in refs:
-            value = self._values.get(ref)
-            if value is None:
-                return None
-            if not isinstance(value, Secret):
-                raise value.anew()
-            found[ref] = value
-        self._used_at = self._clock.now().elapsed
-        return found
+        return self._memory.peek(refs, self._clock.now())
 
-    async def secrets(self, refs: Collection[SecretRef], *, may_prompt: bool) -> dict[SecretRef, Secret]:
+    async def secrets(
+        self, refs: Collection[SecretRef], *, may_prompt: bool, asker: Asker | None = None
+    ) -> dict[SecretRef, Secret]:
         """Return the secrets, unlocking if needed and if this caller may cause it.
 
         Raises `Locked` (and its kinds) and `VaultUnavailable`, and what `peek` raises.
         """
         found = self.peek(refs)
         if found is None:
-            if self._vault.may_prompt and not may_prompt:
-                raise self._locked()
-            await self._read(frozenset(self._all_refs()) | frozenset(refs))
+            self._check_prompt(may_prompt=may_prompt)
+            wanted = frozenset(self._all_refs()) | frozenset(refs)
+            await self._join(frozenset(ref for ref in wanted if ref not in self._memory), asker=asker)
             found = self.peek(refs)
         if found is None:  # locked again by a person before this caller had its turn: no new prompt for that
             raise self._locked()
         return found
 
-    async def reread(self, refs: Collection[SecretRef]) -> dict[SecretRef, Secret]:
+    async def read_once(self, ref: SecretRef, *, may_prompt: bool, asker: Asker) -> Secret:
+        """Read one reference past every cache and keep nothing of it: what it gives is good only once.
+
+        Raises as `secrets` does.
+        """
+        self._check_prompt(may_prompt=may_prompt)
+        await self._turn(None)
+        self._askers = [asker]
+        value = (await self._follow(self._start(None, self._ask_vault(frozenset({ref}), fresh=True)))).get(ref)
+        if isinstance(value, Secret):
+            return value
+        raise (value or _nothing_came(ref)).anew()
+
+    async def reread(self, refs: Collection[SecretRef], *, asker: Asker | None = None) -> dict[SecretRef, Secret]:
         """Read `refs` again past every cache, because the issuer refused what is in memory.
 
         One read serves all who ask meanwhile. Raises as `secrets` does; what was in memory stays if it fails.
         """
-        self._check_pause()
-        await self._join(frozenset(refs), fresh=True)
+        await self._join(frozenset(refs), fresh=True, asker=asker)
         found = self.peek(refs)
         if found is None:
             raise self._locked()
         return found
+
+    def fall_back(self, refs: Collection[SecretRef]) -> bool:
+        """Put back what the last reads replaced under `refs`, and keep the replacement for the next time.
+
+        Returns whether there was anything. The issuer takes one of the two: during a rotation it may be either.
+        """
+        return self._memory.fall_back(refs)
 
     async def unlock(self, again: Collection[SecretRef] = ()) -> None:
         """Open the vault because a person says so now, past any cool-down.
 
         Reads what is not in memory, and `again`, which is in memory but may be outdated.
         """
-        self._unanswered = 0
-        self._not_before = float("-inf")
+        self._pause.forgive()
         self.expire()
-        wanted = [ref for ref in self._all_refs() if ref in again or not isinstance(self._values.get(ref), Secret)]
-        if wanted or self._since is None:
+        wanted = [ref for ref in self._all_refs() if ref in again or not self._memory.has(ref)]
+        if wanted or self._memory.since is None:
             await self._join(frozenset(wanted), fresh=True, by_a_person=True)
+
+    @property
+    def reading(self) -> bool:
+        """Whether the vault is being read now."""
+        return self._reading is not None
 
     def lock(self) -> int:
         """Forget every secret and end a read that is under way. Returns how many secrets were forgotten."""
-        forgotten = self._forget()
+        forgotten = self._memory.forget()
         self._locks += 1
         if self._reading is not None and not self._reading.cancelling():
             self._reading.cancel()  # once: a second would cut short the vault's own tidying up
@@ -176,35 +191,31 @@ class Unlock:
 
         A read that is under way goes on: whoever answers its prompt begins a new unlock.
         """
-        if self._since is None:
-            return False
-        now = self._clock.now()
-        # Both clocks, as for tokens: a person's 12 hours pass also while the machine sleeps.
-        age = max(now.elapsed - self._since.elapsed, now.wall - self._since.wall)
-        too_old = self._config.max_age is not None and age >= self._config.max_age
-        too_idle = self._config.idle is not None and now.elapsed - self._used_at >= self._config.idle
-        if too_old or too_idle:
-            self._forget()
-        return too_old or too_idle
+        ended = self._memory.expired(self._config, self._clock.now())
+        if ended:
+            self._memory.forget()
+        return ended
 
     def report(self) -> UnlockReport:
         """Describe the unlock; never prompts."""
         self.expire()
-        pause = max(0.0, self._not_before - self._clock.now().elapsed)
+        pause = self._pause.left
         if self._reading is not None:
             state = VaultState.UNLOCKING
-        elif self._since is not None:
+        elif self._memory.since is not None:
             state = VaultState.UNLOCKED
         else:
             state = VaultState.COOLING_DOWN if pause and self._vault.may_prompt else VaultState.LOCKED
         return UnlockReport(
             state=state,
             backend=self._vault.name,
-            since=self._since,
-            secrets=sum(isinstance(value, Secret) for value in self._values.values()),
-            failures={str(ref): value for ref, value in self._values.items() if isinstance(value, BrokerError)},
-            last_error=self._last_error,
+            since=self._memory.since,
+            secrets=self._memory.secrets,
+            failures={str(ref): error for ref, error in self._memory.failures.items()},
+            last_error=self._pause.last_error,
             pause=pause,
+            askers=tuple(self._askers) if self._reading is not None else (),
+            limits=self._vault.limits,
         )
 
     async def close(self) -> None:
@@ -215,90 +226,123 @@ class Unlock:
         await asyncio.gather(*self._closing, return_exceptions=True)
         await self._vault.close()
 
-    def _forget(self) -> int:
-        forgotten = sum(isinstance(value, Secret) for value in self._values.values())
-        self._values = {}
-        self._since = None
-        return forgotten
+    async def _join(
+        self, refs: frozenset[SecretRef], *, fresh: bool = False, asker: Asker | None = None, by_a_person: bool = False
+    ) -> None:
+        """Wait for the read under way if it brings `refs`; else start one. It has its own task: no caller owns it."""
+        await self._turn(refs, by_a_person=by_a_person)
+        reading = self._reading
+        if reading is None:
+            self._askers = []
+        if asker is not None and asker not in self._askers and len(self._askers) < MOST_ASKERS:
+            self._askers.append(asker)
+        await self._follow(reading or self._start(refs, self._perform(refs, fresh=fresh)))
 
-    async def _read(self, refs: frozenset[SecretRef]) -> None:
-        self._check_pause()
-        await self._join(frozenset(ref for ref in refs if ref not in self._values), fresh=False)
+    async def _turn(self, refs: frozenset[SecretRef] | None, *, by_a_person: bool = False) -> None:
+        """Return once no read is under way but one that brings `refs`, and this caller may start one if none is.
 
-    async def _join(self, refs: frozenset[SecretRef], *, fresh: bool, by_a_person: bool = False) -> None:
-        """Wait for the read under way; start one, if none is. It has its own task, so that no caller owns it."""
+        Raises `CoolingDown` and what is remembered of the last read; `Locked` if it was locked meanwhile.
+        """
+        if not by_a_person:
+            self._pause.check()
         locks = self._locks
-        while self._reading is not None and (self._reading.cancelling() or not refs <= self._reading_refs):
+        while self._reading is not None and not self._brings(refs):
             await asyncio.wait({self._reading})  # given up, or for other references: one after the other
             if self._locks != locks:
                 raise _locked_meanwhile()
             if not by_a_person:
-                self._check_pause()  # that read may have been refused
-        if self._reading is None:
-            self._reading_refs = refs
-            self._reading = asyncio.create_task(self._perform(refs, fresh=fresh), name="unlock")
-            self._reading.add_done_callback(self._ended)
-        reading = self._reading
+                self._pause.check()  # that read may have been refused
+
+    def _brings(self, refs: frozenset[SecretRef] | None) -> bool:
+        if refs is None or self._reading is None or self._reading_refs is None or self._reading.cancelling():
+            return False
+        return refs <= self._reading_refs
+
+    def _start(self, refs: frozenset[SecretRef] | None, work: Coroutine[None, None, T]) -> asyncio.Task[T]:
+        self._reading_refs = refs
+        reading = asyncio.create_task(work, name="unlock")
+        self._reading = reading
+        reading.add_done_callback(self._ended)
+        return reading
+
+    async def _follow(self, reading: asyncio.Task[T]) -> T:
         try:
-            await asyncio.shield(reading)
+            return await asyncio.shield(reading)
         except asyncio.CancelledError:
             if reading.cancelled():  # by lock(), not this caller
                 raise _locked_meanwhile() from None
             raise
 
-    async def _perform(self, refs: frozenset[SecretRef], *, fresh: bool) -> None:
+    async def _ask_vault(self, refs: frozenset[SecretRef], *, fresh: bool) -> Mapping[SecretRef, Secret | VaultError]:
+        """Read, telling the person for whom; take note of how it went."""
+        self._announce()
         try:
             values = await self._vault.read(refs, fresh=fresh)
         except BrokerError as error:
-            self._refused(error)
+            self._pause.failed(error)
             self._audit.record("unlock failed", {"code": error.code, "why": error.message})
             raise
-        now = self._clock.now()
-        self._values.update({ref: values.get(ref) or _nothing_came(ref) for ref in refs})
-        self._since = self._since or now
-        self._used_at = now.elapsed
-        self._unanswered = 0
-        self._last_error = None
-        self._not_before = float("-inf")
-        missing = sum(not isinstance(value, Secret) for value in self._values.values())
-        told = {"backend": self._vault.name, "read": len(refs), "secrets": len(self._values) - missing}
+        finally:
+            if self._announcer is not None:
+                self._announcer.withdraw()
+        self._pause.forget()
+        return values
+
+    async def _perform(self, refs: frozenset[SecretRef], *, fresh: bool) -> None:
+        """Read what is to be kept."""
+        values = await self._ask_vault(refs, fresh=fresh)
+        found = {ref: values.get(ref) or _nothing_came(ref) for ref in refs}
+        for ref in self._memory.keep(found, self._clock.now()):
+            self._audit.record("secret changed", {"reference": str(ref)})
+        told = {"backend": self._vault.name, "read": len(refs), "secrets": self._memory.secrets}
+        missing = len(self._memory.failures)
         self._audit.record("unlocked", told | ({"missing": missing} if missing else {}))
 
-    def _ended(self, reading: asyncio.Task[None]) -> None:
+    def _announce(self) -> None:
+        """Say who is about to make the vault ask, and why, in the log and on the screen."""
+        if not self._vault.may_prompt:
+            return
+        for asker in self._askers:
+            told = {"program": asker.program, "pid": asker.pid, "for": asker.wants, "claimed_reason": asker.reason}
+            self._audit.record("unlocking", told)
+        if self._askers and self._config.announce and self._announcer is not None:
+            self._announcer.announce(
+                f"{_TITLES.get(self._vault.name, 'The vault')} is asked to open", _note(self._askers[0])
+            )
+
+    def _ended(self, reading: asyncio.Task[T]) -> None:
         """Let go of a read. Not done by the read itself: cancelled before its first step, it would never do it."""
         self._reading = None
-        if not reading.cancelled():
-            reading.exception()  # its callers may all have gone away
-
-    def _refused(self, error: BrokerError) -> None:
-        self._last_error = error.anew()
-        now = self._clock.now().elapsed
-        self._unanswered = self._unanswered + 1 if isinstance(error, PromptUnanswered) else 0
-        if isinstance(error, PromptDismissed) or self._unanswered >= UNANSWERED_LIMIT:
-            self._not_before = now + COOL_DOWN
-        elif not isinstance(error, PromptUnanswered):
-            self._not_before = now + max(UNAVAILABLE_PAUSE, error.retry_after or 0.0)
-
-    def _check_pause(self) -> None:
-        pause = self._not_before - self._clock.now().elapsed
-        if pause <= 0:
+        if reading.cancelled():
             return
-        if isinstance(self._last_error, (PromptDismissed, PromptUnanswered)):
-            why = "was refused" if isinstance(self._last_error, PromptDismissed) else "was not answered twice"
-            raise CoolingDown(
-                f"the prompt {why}; nobody is asked again for {pause:.0f} s",
-                hint="unlock now with `broker unlock`",
-                retry_after=pause,
-            )
-        if self._last_error is not None:
-            raise self._last_error.anew()
+        error = reading.exception()  # its callers may all have gone away
+        if type(error) is Locked and self._memory.since is not None:  # not one of its kinds: they tell of the person
+            self.on_vault_locked()
+
+    def _check_prompt(self, *, may_prompt: bool) -> None:
+        if self._vault.may_prompt and not may_prompt:
+            raise self._locked()
 
     def _locked(self) -> BrokerError:
-        why = f"; when last tried: {self._last_error.message}" if self._last_error is not None else ""
+        error = self._pause.last_error
+        why = f"; when last tried: {error.message}" if error is not None else ""
         return Locked(
             f"the vault ({self._vault.name}) is locked, and this program may not cause a prompt{why}",
             hint="unlock it with `broker unlock`",
         )
+
+
+_TITLES: Final = {"op": "1Password", "sdk": "1Password", "keyring": "The keyring"}
+
+
+def _note(asker: Asker) -> str:
+    """Say on whose behalf the vault will ask; what the program claims is marked as such."""
+    said = f'. It says: "{asker.reason}"' if asker.reason else ""
+    return f"tokenbroker needs it for {asker.program}, which wants {asker.wants}{said}"
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def _locked_meanwhile() -> Locked:

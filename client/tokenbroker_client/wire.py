@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAX_REQUEST_BODY: Final = 16 * 1024  # bytes; a token request is a few hundred
+MAX_CODE: Final = 16  # characters of a one-time password; RFC 4226 has 6 to 8 digits, Steam has letters
 MAX_TOKEN: Final = 16 * 1024  # characters; the longest that Claude Code accepts is 16,384
 
 TOKEN_PATH: Final = "/token"  # noqa: S105  # a URL path
 REJECTED_PATH: Final = "/rejected"
+OTP_PATH: Final = "/v1/otp"
 PROFILES_PATH: Final = "/v1/profiles"
 ME_PATH: Final = "/v1/me"
 HEALTH_PATH: Final = "/healthz"
@@ -149,6 +151,7 @@ _TOKEN_FIELDS: Final[dict[str, type | tuple[type, ...]]] = {
     "source": str,
     "session": str,
 }
+_OTP_FIELDS: Final = {"reference": str, "reason": str, "agent_type": str, "interaction": str}
 _ERROR_FIELDS: Final[dict[str, type | tuple[type, ...]]] = {
     "error": str,
     "error_description": str,
@@ -279,6 +282,42 @@ def decode_rejected(body: bytes) -> tuple[str, str]:
     if not (fields.get("profile") and fields.get("fingerprint")):
         raise WireError("a rejection names a profile and a fingerprint")
     return fields["profile"], fields["fingerprint"]
+
+
+@dataclass(frozen=True, slots=True)
+class OtpRequest:
+    """`POST /v1/otp`: a one-time password of the vault."""
+
+    reference: str
+    """The field in the vault, e.g. `op://Vault/Item/one-time password`."""
+    reason: str | None = None
+    agent_type: str | None = None
+    """`autonomous`: the peer lowers itself. `None`: as the evidence says."""
+    interaction: str = "allow"
+
+
+def encode_otp(request: OtpRequest) -> bytes:
+    """Return the JSON body of `POST /v1/otp`."""
+    values = {name: getattr(request, name) for name in _OTP_FIELDS}
+    return _json({name: value for name, value in values.items() if value is not None})
+
+
+def decode_otp(body: bytes) -> OtpRequest:
+    """Read the body of `POST /v1/otp`; raises `WireError` for what is known and wrong."""
+    fields = _object(body, _OTP_FIELDS)
+    if not fields.get("reference"):
+        raise WireError("the request names no reference")
+    _one_of(fields, "agent_type", ("interactive", "autonomous"))
+    _one_of(fields, "interaction", ("allow", "never"))
+    return OtpRequest(**{name: value for name, value in fields.items() if name in _OTP_FIELDS})
+
+
+def decode_otp_answer(body: bytes) -> str:
+    """Read a 200 answer of `POST /v1/otp`; raises `WireError` when there is no code in it that can be printed."""
+    code = _object(body, {"otp": str}).get("otp", "")
+    if not 0 < len(code) <= MAX_CODE or not (code.isascii() and code.isalnum()):
+        raise WireError("the answer holds no usable one-time password")
+    return str(code)
 
 
 def encode_profiles(profiles: tuple[ProfileInfo, ...]) -> bytes:

@@ -73,7 +73,7 @@ def test_all_is_well_while_locked(rig: Rig, daemon: Daemon, issuer: DevIssuer) -
     assert any(message.startswith("the daemon is hardened: core_limit, umask") for message in found)
     assert any(message.startswith(f"daemon, pid {daemon.process.pid}, version ") for message in found)
     assert ("op is locked; the next interactive program causes one prompt", "broker unlock") in pairs(ran, "note")
-    assert [call.argv[-3:] for call in rig.op.calls()] == [["--version", "--account", "my.1password.com"]]
+    assert [call.argv[-3:] for call in rig.op.calls()] == [["--version"]]
 
 
 def test_each_reference_is_named(rig: Rig, daemon: Daemon) -> None:

@@ -6,16 +6,17 @@ import asyncio
 import contextlib
 import json
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import pytest
 
 from tests.fakes_clock import settle
+from tests.integration.both_apis import both_apis
 from tests.service.world import SECRET, World
-from tokenbroker.api.admin import AdminApi
 from tokenbroker.api.http import HttpServer
-from tokenbroker.api.public import PublicApi
+from tokenbroker.config import RuleConfig
 from tokenbroker.errors import ConfigError, IssuerUnavailable, PromptDismissed
 from tokenbroker.events import Events
 from tokenbroker.system.sockets import listen
@@ -43,16 +44,8 @@ class Rig:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Rig]:
         world = self.world
-        self.public = public = PublicApi(world.broker, world.inspector, uid=self.uid)
-        admin = AdminApi(
-            world.broker,
-            world.inspector,
-            self.events,
-            world.clock,
-            uid=self.uid,
-            about=lambda: {"version": "0"},
-            reload=self.reload,
-        )
+        public, admin = both_apis(world, self.events, about=lambda: {"version": "0"}, reload=self.reload, uid=self.uid)
+        self.public = public
         with contextlib.ExitStack() as cleanup:
             servers = []
             for name, api in (("public", public), ("admin", admin)):
@@ -238,7 +231,7 @@ async def test_unlock_lock_and_status(rig: Rig) -> None:
     _, _, state = await rig.admin("GET", "/v1/status")
     [token] = state["tokens"]
     assert ("search", "mine", "cache", None) == tuple(token[k] for k in ("profile", "client", "source", "last_error"))
-    assert (await rig.admin("POST", "/v1/lock"))[2] == {"forgot": {"tokens": 1, "secrets": 2}}
+    assert (await rig.admin("POST", "/v1/lock"))[2] == {"forgot": {"tokens": 1, "secrets": 2, "pending": 0}}
     assert (await rig.admin("GET", "/v1/status"))[2]["tokens"] == []
 
 
@@ -319,3 +312,24 @@ async def test_a_peer_that_vanishes_cancels_only_its_own_wait(rig: Rig) -> None:
     rig.world.issuer.gate.set()
     assert (await other)[2]["access_token"] == "token-1"
     assert len(rig.world.issuer.calls) == 1
+
+
+async def test_a_one_time_password_is_given_by_rule_and_never_by_get(rig: Rig) -> None:
+    reference = "op://Agents/github/one-time password"
+    rig.world.vault.values[f"{reference}?attribute=otp"] = "123456"
+    body = json.dumps({"reference": reference})
+    status, _, answer = await rig.send("POST", "/v1/otp", body, kind="application/json")
+    assert (status, answer["code"]) == (403, "denied")
+    config = rig.world.broker.config
+    rig.world.broker.config = replace(config, rules=(*config.rules, RuleConfig(None, "allow", otp="op://Agents/*")))
+    status, headers, answer = await rig.send("POST", "/v1/otp", body, kind="application/json")
+    assert (status, answer, headers["cache-control"]) == (200, {"otp": "123456"}, "no-store")
+    assert (await rig.send("GET", "/v1/otp"))[0] == 405
+
+
+async def test_a_caller_that_may_not_prompt_gets_no_one_time_password(rig: Rig) -> None:
+    config = rig.world.broker.config
+    rig.world.broker.config = replace(config, rules=(RuleConfig(None, "allow", otp="op://*"),))
+    body = {"reference": "op://Agents/github/one-time password", "interaction": "never"}
+    status, _, answer = await rig.send("POST", "/v1/otp", json.dumps(body), kind="application/json")
+    assert (status, answer["code"]) == (403, "locked")

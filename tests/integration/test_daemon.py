@@ -35,7 +35,7 @@ def housekeeping(daemon: Daemon, fault: Callable[[], None]) -> None:
         fault()
         return False
 
-    daemon.unlock.expire = expire  # type: ignore[method-assign]
+    daemon.unlocks.expire = expire  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize("part", [renewals, housekeeping])

@@ -194,7 +194,7 @@ async def test_one_bad_reference_spoils_no_other_client() -> None:
             await world.ask(peer=world.cron)
         assert len(world.vault.reads) == 1, "a missing item is not looked up again for every caller"
         world.vault.values["op://Agents/mine-cron/credential"] = SECRET
-        await world.broker.open()
+        await world.control.unlock()
         assert (await world.ask(peer=world.cron)).token.value.reveal() == "token-2"
         assert world.vault.reads[-1] == (frozenset({"op://Agents/mine-cron/credential"}), True), "only what was missing"
 
@@ -205,7 +205,8 @@ async def test_locking_forgets_everything_and_tells_who_waits() -> None:
         world.issuer.gate.clear()
         waiting = world.start(peer=world.cron)
         await settle()
-        assert world.broker.lock("test") == (1, 2)
+        lock = world.control.lock("test")
+        assert (lock.tokens, lock.secrets, lock.pending) == (1, 2, 1)
         with pytest.raises(Locked):
             await waiting
         assert world.issuer.cancelled == 1
@@ -221,7 +222,7 @@ async def test_locking_during_a_prompt_ends_it_and_does_not_prompt_again() -> No
         world.vault.gate.clear()
         callers = [world.start() for _ in range(5)]
         await settle()
-        world.broker.lock("test")
+        world.control.lock("test")
         for caller in callers:
             with pytest.raises(Locked):
                 await caller
@@ -282,25 +283,25 @@ async def test_an_autonomous_peer_is_denied_a_profile_without_a_client_for_it() 
 async def test_a_revoked_session_is_served_no_more_and_others_are() -> None:
     async with World() as world:
         session = (await world.ask()).session
-        assert world.broker.revoke_session(session) == 1
+        assert world.control.revoke_session(session) == 1
         with pytest.raises(Revoked):
             await world.ask()
         other = interactive_peer(pid=999)
         world.inspector.start(other.pid, other.start_time)
         assert (await world.ask(peer=other)).source == "cache"
-        assert world.broker.revoke_session("nosuch") is None
+        assert world.control.revoke_session("nosuch") is None
 
 
 async def test_a_revoked_profile_is_fetched_anew() -> None:
     async with World() as world:
         await world.ask()
         await world.ask("billing")
-        assert world.broker.revoke_profile("search") == 1
+        assert world.control.revoke_profile("search") == 1
         assert (await world.ask()).source == "fetch"
         assert (await world.ask("billing")).source == "cache"
-        assert world.broker.revoke_profile(None) == 2
+        assert world.control.revoke_profile(None) == 2
         with pytest.raises(UnknownProfile):
-            world.broker.revoke_profile("serach")
+            world.control.revoke_profile("serach")
 
 
 async def test_a_rejection_of_a_denied_peer_drops_nothing() -> None:
@@ -422,7 +423,7 @@ async def test_a_mended_credential_is_tried_at_once_for_all_scopes() -> None:
             with pytest.raises(CredentialRejected):
                 await world.ask(scopes=(scope,))
         world.vault.values = dict.fromkeys(world.vault.values, "rotated")
-        await world.broker.open()
+        await world.control.unlock()
         for scope in SUBSETS:
             assert (await world.ask(scopes=(scope,))).source == "fetch"
 
@@ -448,7 +449,7 @@ async def test_one_flight_tries_an_untried_credential_and_the_rest_go_side_by_si
 async def test_places_of_a_refused_credential_lapse_and_what_was_learnt_of_it_stays() -> None:
     """Else choices of scopes would fill the memory; who comes later reads the vault before the issuer is asked."""
     async with World(configuration(scopes=SUBSETS)) as world:
-        await world.broker.open()
+        await world.control.unlock()
         world.issuer.accepts = Secret("rotated at the issuer, not in the vault")
         for scope in SUBSETS:
             with pytest.raises(CredentialRejected):
@@ -505,7 +506,7 @@ async def test_no_secret_and_no_token_is_in_any_event_or_repr() -> None:
         served = await world.ask()
         world.issuer.script = [CredentialRejected("no")]
         await world.clock.advance(3000)
-        world.broker.lock("test")
+        world.control.lock("test")
         everything = repr(world.audit.events) + repr(served) + repr(list(world.cache)) + repr(world.issuer.calls)
         assert SECRET not in everything
         assert "token-1" not in everything
@@ -553,7 +554,7 @@ async def test_a_persons_unlock_reads_again_what_an_issuer_refused() -> None:
         world.clock.sleep_machine(3601)
         with pytest.raises(CredentialRejected):
             await world.ask(peer=world.cron)
-        await world.broker.open()
+        await world.control.unlock()
         assert world.vault.reads[-1] == (frozenset({"op://Agents/mine-cron/credential"}), True)
         assert (await world.ask(peer=world.cron)).source == "fetch"
 
@@ -590,7 +591,7 @@ async def test_a_revoked_session_gets_nothing_that_it_was_waiting_for() -> None:
         world.issuer.gate.clear()
         waiting = world.start()
         await settle()
-        world.broker.revoke_session(session)
+        world.control.revoke_session(session)
         world.issuer.gate.set()
         with pytest.raises(Revoked):
             await waiting
@@ -609,7 +610,7 @@ async def test_an_approval_does_not_outlive_a_lock() -> None:
         world.approver.ask = ask  # type: ignore[method-assign, assignment]  # a person who takes their time
         waiting = world.start()
         await asked.wait()
-        world.broker.lock("test")
+        world.control.lock("test")
         answered.set()
         with pytest.raises(Locked):
             await waiting

@@ -82,9 +82,9 @@ class Stage:
                     "does not answer": PromptUnanswered("nobody answered the prompt"),
                 }[step["person"]]
             case "lock":
-                assert expected["tokens"] == self.world.broker.lock("scenario")[0]
+                assert expected["tokens"] == self.world.control.lock("scenario").tokens
             case "unlock":
-                await self.world.broker.open()
+                await self.world.control.unlock()
                 self.check(expected)
             case "rejected":
                 fingerprint = self.minted[step["rejected"] - 1].fingerprint()

@@ -10,6 +10,7 @@ from tests.fakes_clock import FakeClock, settle
 from tests.fakes_vault import FakeVault
 from tests.service.world import Recorder
 from tokenbroker.config import UnlockConfig
+from tokenbroker.cooldown import COOL_DOWN, UNAVAILABLE_PAUSE
 from tokenbroker.errors import (
     BrokerError,
     CoolingDown,
@@ -20,7 +21,7 @@ from tokenbroker.errors import (
     VaultUnavailable,
 )
 from tokenbroker.model import SecretRef
-from tokenbroker.unlock import COOL_DOWN, UNAVAILABLE_PAUSE, Unlock, VaultState
+from tokenbroker.unlock import Unlock, VaultState
 
 A, B = SecretRef("op://V/a/f"), SecretRef("op://V/b/f")
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Self
 
+from tests.fakes_announcer import FakeAnnouncer
 from tests.fakes_clock import FakeClock, settle
 from tests.fakes_issuer import FakeIssuer
 from tests.fakes_peers import FakePeerInspector, autonomous_peer, interactive_peer
@@ -13,10 +14,12 @@ from tests.fakes_vault import FakeVault
 from tokenbroker.broker import Broker, Served
 from tokenbroker.cache import TokenCache
 from tokenbroker.config import ClientConfig, Config, IssuerConfig, ProfileConfig, RuleConfig, UnlockConfig
+from tokenbroker.control import Control
 from tokenbroker.exchange import Exchange
 from tokenbroker.model import AgentType, Secret, SecretRef
 from tokenbroker.sessions import Sessions
 from tokenbroker.unlock import Unlock
+from tokenbroker.unlocks import Unlocks
 from tokenbroker_client.wire import TokenRequest
 
 if TYPE_CHECKING:
@@ -85,14 +88,20 @@ class World:
         self.inspector = FakePeerInspector()
         self.approver = SayNo()
         self.audit = Recorder()
+        self.announcer = FakeAnnouncer()
         self.spread = spread
-        self.unlock = Unlock(self.vault, self.config.unlock, self.clock, refs=self._refs, audit=self.audit)
+        self.unlock = self._unlock(self.vault, autonomous=False)
+        self.cron_vault = FakeVault(
+            {str(ref): SECRET for ref in self.config.refs(autonomous=True)}, may_prompt=False, name="fake-autonomous"
+        )
+        has_two = self.config.autonomous_vault is not None
+        self.unlocks = Unlocks(self.unlock, self._unlock(self.cron_vault, autonomous=True) if has_two else None)
         self.cache = TokenCache(
             self.exchange(self.config), audit=self.audit, clock=self.clock, random=lambda: self.spread
         )
         self.broker = Broker(
             self.config,
-            unlock=self.unlock,
+            unlocks=self.unlocks,
             cache=self.cache,
             sessions=Sessions(self.inspector),
             inspector=self.inspector,
@@ -100,20 +109,28 @@ class World:
             audit=self.audit,
             clock=self.clock,
         )
+        self.control = Control(self.broker, self.audit, self.clock)
         self.me = interactive_peer()
         self.cron = autonomous_peer()
         for peer in (self.me, self.cron):
             self.inspector.start(peer.pid, peer.start_time)
         self._running: asyncio.Task[None] | None = None
 
-    def _refs(self) -> tuple[SecretRef, ...]:
-        return self.broker.config.refs()
+    def _unlock(self, vault: FakeVault, *, autonomous: bool) -> Unlock:
+        return Unlock(
+            vault,
+            self.config.unlock,
+            self.clock,
+            refs=lambda: self.broker.config.refs(autonomous=autonomous),
+            audit=self.audit,
+            announcer=self.announcer,
+        )
 
     def exchange(self, config: Config) -> Exchange:
         return Exchange(
             config,
             {"main": self.issuer},
-            unlock=self.unlock,
+            unlocks=self.unlocks,
             audit=self.audit,
             clock=self.clock,
             random=lambda: self.spread,

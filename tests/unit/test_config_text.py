@@ -121,13 +121,62 @@ REFUSALS = [
     ),
     pytest.param(
         changed("idle     = ", "idel     = ").replace('decide  = "ask"', 'decide  = "aks"'),
-        "config.toml line 10: unlock.idel: unknown key, expected max_age, idle, on_sleep or on_vault_lock",
+        "config.toml line 10: unlock.idel: unknown key, expected max_age, idle, on_sleep, "
+        "on_screen_lock, on_vault_lock, tokens_on_lock or announce",
         id="of several faults the first in the file is told",
     ),
     pytest.param(
         changed('backend = "op" ', 'backend = "sdk" '),
-        "config.toml line 4: vault.backend: this version does not have backend `sdk` yet; it has op or keyring",
-        id="a backend of a later version",
+        "config.toml line 6: vault.op: backend `sdk` has no such key; it has backend, account or prompt_timeout",
+        id="a key of another backend",
+    ),
+    pytest.param(
+        changed('op = "/opt/homebrew/bin/op"\n', "").replace('backend = "op" ', 'backend = "connect" '),
+        "config.toml line 5: vault.account: backend `connect` has no such key; "
+        "it has backend, url, credential, ca_file or timeout",
+        id="an account for a Connect server",
+    ),
+    pytest.param(
+        changed("[unlock]", '[vault.autonomous]\nbackend = "service-account"\n\n[unlock]'),
+        "config.toml line 8: vault.autonomous.credential: required, and not there",
+        id="a service account without its token's place",
+    ),
+    pytest.param(
+        changed("[unlock]", '[vault.autonomous]\nbackend = "op"\n\n[unlock]'),
+        "config.toml line 9: vault.autonomous.backend: backend `op` may ask a person, and autonomous programs have "
+        "none near them",
+        id="a vault that prompts for autonomous clients",
+    ),
+    pytest.param(
+        changed(
+            "[unlock]",
+            '[vault.autonomous]\nbackend = "service-account"\ncredential = "ops_eyJzaWduSW4iOnt9"\n[unlock]',
+        ),
+        "config.toml line 10: vault.autonomous.credential: expected keyring://SERVICE/USERNAME, systemd://NAME or "
+        "fd://N, found another value, which is not shown",
+        id="a service account's token in the file",
+    ),
+    pytest.param(
+        changed("[unlock]", '[vault.autonomous]\nbackend = "connect"\nurl = "http://c.example.com"\n[unlock]'),
+        "config.toml line 10: vault.autonomous.url: expected an https URL, found plain http to a host that is not "
+        "loopback",
+        id="a Connect server without TLS",
+    ),
+    pytest.param(
+        changed('on_sleep = "keep" ', 'on_sleep = "lock"\nannounce = "yes"'),
+        "config.toml line 12: unlock.announce: expected true or false, found a string",
+        id="a quoted boolean",
+    ),
+    pytest.param(
+        changed('profile = "sea*"', 'otp = "op://Agents/*"\nprofile = "sea*"'),
+        "config.toml line 46: rules[1].otp: expected either `profile` or `otp` in one rule, found both",
+        id="a rule for two things",
+    ),
+    pytest.param(
+        changed('profile = "sea*"', 'otp = "Agents/*"'),
+        "config.toml line 46: rules[1].otp: expected a reference such as op://Vault/Item/one-time password, or a glob "
+        "over one, found `Agents/*`",
+        id="a rule for one-time passwords without op://",
     ),
     pytest.param(
         changed('backend = "op" ', 'backend = "dev" '),
@@ -136,7 +185,7 @@ REFUSALS = [
     ),
     pytest.param(
         changed('backend = "op" ', 'backend = "keyrin" '),
-        "config.toml line 4: vault.backend: expected op or keyring, found `keyrin`",
+        "config.toml line 4: vault.backend: expected op, service-account, connect, sdk or keyring, found `keyrin`",
         id="an unknown backend",
     ),
     pytest.param(
@@ -324,7 +373,7 @@ REFUSALS = [
     ),
     pytest.param(
         changed("[unlock]", f'"{"k" * 65}" = 1\n[unlock]'),
-        'config.toml line 8: vault."…": unknown key, expected backend, account, op or prompt_timeout',
+        'config.toml line 8: vault."…": unknown key, expected backend, account, op, prompt_timeout or autonomous',
         id="a key too long to be shown",
     ),
     pytest.param(

@@ -13,6 +13,8 @@ from urllib.parse import parse_qsl
 import pytest
 from jsonschema import Draft202012Validator
 
+from tests.fakes_clock import settle
+from tests.integration.both_apis import both_apis
 from tests.integration.http_peer import short_folder
 from tests.service.world import World, configuration
 from tokenbroker import errors
@@ -20,9 +22,11 @@ from tokenbroker.api import views
 from tokenbroker.api.admin import AdminApi
 from tokenbroker.api.http import HttpServer
 from tokenbroker.api.public import PublicApi
+from tokenbroker.config import RuleConfig, VaultConfig
 from tokenbroker.daemon import Daemon, Options
 from tokenbroker.errors import ConfigError, IssuerUnavailable
 from tokenbroker.events import Events
+from tokenbroker.model import RateLimit
 from tokenbroker.paths import Surroundings
 from tokenbroker.system import sockets
 from tokenbroker.vaults.dev import DevVault
@@ -66,16 +70,20 @@ class Sockets:
         self.world = world
         self.reloads: ConfigError | None = None
         self.events = Events(lambda: world.clock.now().wall)
-        uid = os.getuid()
-        public = PublicApi(world.broker, world.inspector, uid=uid)
-        admin = AdminApi(
-            world.broker, world.inspector, self.events, world.clock, uid=uid, about=self._about, reload=self._reload
-        )
+        public, admin = both_apis(world, self.events, about=self._about, reload=self._reload)
         self.apis: dict[str, PublicApi | AdminApi] = {"public": public, "admin": admin}
         self.paths = {name: folder / f"{name}" / "a.sock" for name in self.apis}
 
     def _about(self) -> dict[str, Any]:
-        return {"version": "0", "pid": 1, "started_at": 1.0, "config": None, "config_error": None, "hardening": {}}
+        return {
+            "version": "0",
+            "pid": 1,
+            "started_at": 1.0,
+            "config": None,
+            "config_error": None,
+            "hardening": {},
+            "desk": {},
+        }
 
     def _reload(self) -> None:
         if self.reloads is not None:
@@ -97,7 +105,10 @@ class Sockets:
 @pytest.fixture
 async def running() -> AsyncIterator[Sockets]:
     async with contextlib.AsyncExitStack() as stack:
-        world = await stack.enter_async_context(World(configuration()))
+        config = configuration()
+        rule = RuleConfig(None, "allow", otp="op://V/i/*")
+        world = await stack.enter_async_context(World(replace(config, rules=(rule, *config.rules))))
+        world.vault.values["op://V/i/one-time password?attribute=otp"] = "123456"
         started = Sockets(world, stack.enter_context(short_folder()))
         for name, api in started.apis.items():
             bound = sockets.listen(started.paths[name], uid=os.getuid())
@@ -155,6 +166,8 @@ def test_the_error_codes_are_those_of_the_tree() -> None:
 async def test_the_public_socket_answers_as_described(running: Sockets) -> None:
     first = await running.send("public", "POST", "/token", wire.encode_request(wire.TokenRequest("search")), form=True)
     assert first.status == 200
+    code = wire.encode_otp(wire.OtpRequest("op://V/i/one-time password"))
+    assert (await running.send("public", "POST", "/v1/otp", code)).status == 200
     told = wire.encode_rejected("search", json.loads(first.body)["fingerprint"])
     assert json.loads((await running.send("public", "POST", "/rejected", told)).body) == {"dropped": True}
     for path in ("/v1/profiles", "/v1/me", "/healthz"):
@@ -178,6 +191,30 @@ async def test_the_admin_socket_answers_as_described(running: Sockets) -> None:
         assert (await running.send("admin", "POST", "/v1/revoke", json.dumps(body).encode())).status == 200
     for path in ("/v1/lock", "/v1/unlock", "/v1/reload"):
         assert (await running.send("admin", "POST", path)).status == 200
+    assert json.loads((await running.send("admin", "GET", "/v1/status")).body)["last_lock"]
+    for setting in ("terminal", "plain"):
+        body = json.dumps({"setting": setting}).encode()
+        assert (await running.send("admin", "POST", "/v1/op-experiment", body)).status == 200
+
+
+async def test_two_vaults_that_are_being_read_are_shown_as_described() -> None:
+    """In the state that shows most: who waits, and the allowances of a service account."""
+    config = replace(configuration(), autonomous_vault=VaultConfig("service-account", credential="systemd://op"))
+    async with World(config) as world:
+        world.vault.gate.clear()
+        asking = world.start(reason="to look it up")
+        await settle()
+        world.cron_vault.allowances = (
+            RateLimit("token", "read", 1000, 3, 3500.0),
+            RateLimit("account", "read", 9, 1, None),
+        )
+        state = views.status(world.broker, world.clock.now())
+        about = {"version": "0", "pid": 1, "started_at": 1.0, "config": None, "config_error": None, "hardening": {}}
+        check({**about, **state, "desk": {}, "last_lock": None}, {"$ref": "#/components/schemas/Status"})
+        assert state["vault"]["asked_by"][0]["claimed_reason"] == "to look it up"
+        assert [one["used"] for one in state["autonomous_vault"]["limits"]] == [3, 1]
+        world.vault.gate.set()
+        await asking
 
 
 @pytest.mark.parametrize(
@@ -186,6 +223,11 @@ async def test_the_admin_socket_answers_as_described(running: Sockets) -> None:
         pytest.param("public", "/token", b"grant_type=password", 400, id="another grant"),
         pytest.param("public", "/token", b"grant_type=client_credentials&profile=x", 400, id="an unknown profile"),
         pytest.param("public", "/rejected", b"{}", 400, id="a rejection of nothing"),
+        pytest.param("public", "/v1/otp", b"{}", 400, id="a one-time password of nothing"),
+        pytest.param(
+            "public", "/v1/otp", b'{"reference":"op://V/other/otp"}', 403, id="a one-time password that no rule allows"
+        ),
+        pytest.param("admin", "/v1/op-experiment", b"{}", 400, id="an experiment with nothing"),
         pytest.param("admin", "/v1/revoke", b"{}", 400, id="a revocation of nothing"),
         pytest.param("admin", "/v1/reload", b"", 400, id="a wrong configuration"),
     ],
@@ -206,7 +248,7 @@ async def test_the_daemon_describes_itself_as_described() -> None:
     """What it adds to the state of its broker, before it serves."""
     here = replace(Surroundings.of_this_process(), environ={})
     daemon = Daemon(Options(None, None, configuration(), DevVault({}), hardening={"umask": "on"}), here)
-    state = {**daemon._about(), **views.status(daemon.broker, daemon.clock.now())}
+    state = {**daemon._about(), **views.status(daemon.broker, daemon.clock.now()), "last_lock": None}
     check(state, {"$ref": "#/components/schemas/Status"})
 
 

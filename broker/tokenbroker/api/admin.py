@@ -2,7 +2,7 @@
 
 Rules of this file:
 1. GET looks and changes nothing; POST acts. Neither ever returns a secret or a token.
-2. Only `POST /v1/unlock` may cause a prompt.
+2. Only `POST /v1/unlock` and `POST /v1/op-experiment` may cause a prompt: a person is there who asked for it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from tokenbroker.api.routes import Api, json_object, json_response
 from tokenbroker.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from tokenbroker.api.messages import Request
     from tokenbroker.api.routes import Route
     from tokenbroker.broker import Broker
+    from tokenbroker.control import Control
     from tokenbroker.events import Events
     from tokenbroker.ports import Clock, PeerInspector
 
@@ -39,10 +40,16 @@ class AdminApi(Api):
         clock: Clock,
         *,
         uid: int,
+        control: Control,
         about: Callable[[], dict[str, Any]],
         reload: Callable[[], None],
+        experiment: Callable[[str], Awaitable[dict[str, Any]]],
     ) -> None:
-        """Serve `broker` to processes of `uid`. `about` describes the daemon; `reload` raises `ConfigError`."""
+        """Serve `broker` to processes of `uid`.
+
+        `about` describes the daemon; `reload` raises `ConfigError`; `experiment` makes calls of `op` for
+        `broker doctor op` and says how they went, or raises `BrokerError`.
+        """
         routes: dict[str, Route] = {
             "/v1/status": ("GET", self._status),
             "/v1/sessions": ("GET", self._sessions),
@@ -51,6 +58,7 @@ class AdminApi(Api):
             "/v1/lock": ("POST", self._lock),
             "/v1/revoke": ("POST", self._revoke),
             "/v1/reload": ("POST", self._reloaded),
+            "/v1/op-experiment": ("POST", self._experimented),
             "/metrics": ("GET", self._metrics),
             "/healthz": ("GET", lambda _: Response(200, b'{"status":"ok"}')),
         }
@@ -59,10 +67,14 @@ class AdminApi(Api):
         self._events = events
         self._clock = clock
         self._about = about
+        self._control = control
         self._reload = reload
+        self._experiment = experiment
 
     def _status(self, _request: Request) -> Response:
-        return json_response({**self._about(), **views.status(self._broker, self._clock.now())})
+        now = self._clock.now()
+        last_lock = views.last_lock(self._control.last_lock, now)
+        return json_response({**self._about(), **views.status(self._broker, now), "last_lock": last_lock})
 
     def _sessions(self, _request: Request) -> Response:
         now = self._clock.now()
@@ -72,30 +84,39 @@ class AdminApi(Api):
         return Stream("text/event-stream", self._events.watch())
 
     async def _unlock(self, _request: Request) -> Response:
-        await self._broker.open()
-        return json_response(views.vault(self._broker, self._clock.now()))
+        await self._control.unlock()
+        now = self._clock.now()
+        return json_response(
+            {**views.vault(self._broker, now), "autonomous_vault": views.autonomous_vault(self._broker, now)}
+        )
 
     def _lock(self, _request: Request) -> Response:
-        tokens, secrets = self._broker.lock("asked by a person")
-        return json_response({"forgot": {"tokens": tokens, "secrets": secrets}})
+        lock = self._control.lock("asked by a person")
+        return json_response({"forgot": views.forgot(lock)})
 
     def _revoke(self, request: Request) -> Response:
         body = json_object(request)
         session, profile, everything = body.get("session"), body.get("profile"), body.get("all")
         if isinstance(session, str) and profile is None and everything is None:
-            held = self._broker.revoke_session(session)
+            held = self._control.revoke_session(session)
             if held is None:
                 raise UsageError(f"there is no session {session[:20]!a}", hint="list them with `broker sessions`")
             return json_response({"revoked": {"session": session, "tokens": held}})
         if (isinstance(profile, str) and session is None and everything is None) or (
             everything is True and session is None and profile is None
         ):
-            return json_response({"revoked": {"profile": profile, "tokens": self._broker.revoke_profile(profile)}})
+            return json_response({"revoked": {"profile": profile, "tokens": self._control.revoke_profile(profile)}})
         raise UsageError("the request needs one of `session`, `profile` and `all`")
 
     def _reloaded(self, _request: Request) -> Response:
         self._reload()
         return json_response({"profiles": len(self._broker.config.profiles)})
+
+    async def _experimented(self, request: Request) -> Response:
+        setting = json_object(request).get("setting")
+        if setting not in {"terminal", "plain"}:
+            raise UsageError("the request needs `setting`, which is `terminal` or `plain`")
+        return json_response(await self._experiment(setting))
 
     def _metrics(self, _request: Request) -> Response:
         now = self._clock.now()

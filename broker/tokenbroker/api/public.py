@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tokenbroker.api.messages import Request
     from tokenbroker.api.routes import Route
     from tokenbroker.broker import Broker
+    from tokenbroker.otp import OneTimePasswords
     from tokenbroker.ports import PeerInspector
 
 FORM: Final = "application/x-www-form-urlencoded"
@@ -33,17 +34,19 @@ REMEMBERED: Final = 64  # request bodies, 16 KiB at most: a program asks in the 
 class PublicApi(Api):
     """Handler of the public socket."""
 
-    def __init__(self, broker: Broker, inspector: PeerInspector, *, uid: int) -> None:
-        """Serve `broker` to processes of `uid`."""
+    def __init__(self, broker: Broker, otp: OneTimePasswords, inspector: PeerInspector, *, uid: int) -> None:
+        """Serve `broker` and `otp` to processes of `uid`."""
         routes: dict[str, Route] = {
             wire.TOKEN_PATH: ("POST", self._token),
             wire.REJECTED_PATH: ("POST", self._rejected),
+            wire.OTP_PATH: ("POST", self._one_time_password),
             wire.PROFILES_PATH: ("GET", self._profiles),
             wire.ME_PATH: ("GET", self._me),
             wire.HEALTH_PATH: ("GET", lambda _: Response(200, b'{"status":"ok"}')),
         }
         super().__init__(routes, inspector, uid=uid)
         self._broker = broker
+        self._otp = otp
         self._decode = lru_cache(REMEMBERED)(wire.decode_request)
 
     def _token(self, request: Request) -> Response | Awaitable[Response]:
@@ -67,6 +70,20 @@ class PublicApi(Api):
             raise refused(error) from None
         dropped = self._broker.rejected(profile, fingerprint, request.connection.state)
         return json_response({"dropped": dropped})
+
+    async def _one_time_password(self, request: Request) -> Response:
+        try:
+            wanted = wire.decode_otp(request.body)
+        except wire.WireError as error:
+            raise refused(error) from None
+        code = await self._otp.give(
+            wanted.reference,
+            request.connection.state,
+            may_prompt=wanted.interaction != "never",
+            lowered=wanted.agent_type == "autonomous",
+            reason=wanted.reason,
+        )
+        return json_response({"otp": code.reveal()})
 
     def _profiles(self, request: Request) -> Response:
         return Response(200, wire.encode_profiles(views.profiles(self._broker, request.connection.state)))

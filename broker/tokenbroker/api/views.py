@@ -16,9 +16,11 @@ from tokenbroker_client.wire import ProfileInfo
 if TYPE_CHECKING:
     from tokenbroker.broker import Broker
     from tokenbroker.cache import Entry
+    from tokenbroker.control import Lock
     from tokenbroker.errors import BrokerError
     from tokenbroker.model import Instant, Peer
     from tokenbroker.sessions import Session
+    from tokenbroker.unlock import Unlock
 
 Json = dict[str, Any]
 
@@ -26,9 +28,10 @@ UNTRIED = lifecycle.Slot()  # asked for, and denied or locked before anything wa
 
 
 def status(broker: Broker, now: Instant) -> Json:
-    """Return vault, issuers and tokens, for `broker status`."""
+    """Return vaults, issuers and tokens, for `broker status`."""
     return {
         "vault": vault(broker, now),
+        "autonomous_vault": autonomous_vault(broker, now),
         "issuers": [
             {"name": i.name, "preset": i.preset, "url": i.url, "token_endpoint": i.token_endpoint}
             for i in broker.config.issuers.values()
@@ -40,8 +43,18 @@ def status(broker: Broker, now: Instant) -> Json:
 
 
 def vault(broker: Broker, now: Instant) -> Json:
-    """Return the state of the unlock."""
-    report = broker.unlock.report()
+    """Return the state of the person's vault."""
+    return _unlock(broker, broker.unlocks.person, now, autonomous=False)
+
+
+def autonomous_vault(broker: Broker, now: Instant) -> Json | None:
+    """Return the state of the vault that autonomous clients have of their own; `None` when they have none."""
+    unlock = broker.unlocks.autonomous
+    return None if unlock is None else _unlock(broker, unlock, now, autonomous=True)
+
+
+def _unlock(broker: Broker, unlock: Unlock, now: Instant, *, autonomous: bool) -> Json:
+    report = unlock.report()
     max_age = broker.config.unlock.max_age
     since = report.since
     age = None if since is None else max(now.elapsed - since.elapsed, now.wall - since.wall)
@@ -51,11 +64,37 @@ def vault(broker: Broker, now: Instant) -> Json:
         "unlocked_at": None if age is None else now.wall - age,
         "ends_at": None if age is None or max_age is None else now.wall - age + max_age,
         "secrets": report.secrets,
-        "references": len(broker.config.refs()),
+        "references": len(broker.config.refs(autonomous=autonomous)),
         "failures": {ref: error(problem) for ref, problem in report.failures.items()},
         "last_error": error(report.last_error),
         "retry_in": report.pause or None,
+        "asked_by": [
+            {"program": a.program, "pid": a.pid, "wants": a.wants, "claimed_reason": a.reason} for a in report.askers
+        ],
+        "limits": [
+            {
+                "type": one.type,
+                "action": one.action,
+                "limit": one.limit,
+                "used": one.used,
+                "resets_at": None if one.resets_in is None else now.wall + one.resets_in,
+                "estimated": one.estimated,
+            }
+            for one in report.limits
+        ],
     }
+
+
+def last_lock(lock: Lock | None, now: Instant) -> Json | None:
+    """Return the last lock and what it forgot."""
+    if lock is None:
+        return None
+    return {"reason": lock.reason, "at": now.wall - (now.elapsed - lock.at.elapsed), "forgot": forgot(lock)}
+
+
+def forgot(lock: Lock) -> Json:
+    """Return what a lock forgot."""
+    return {"tokens": lock.tokens, "secrets": lock.secrets, "pending": lock.pending}
 
 
 def token(broker: Broker, entry: Entry, now: Instant) -> Json:

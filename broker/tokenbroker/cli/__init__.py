@@ -31,6 +31,7 @@ _MODULES: Final = {
     "lock": "acting",
     "revoke": "acting",
     "reload": "acting",
+    "otp": "otp",
     "doctor": "doctor",
 }
 INTERRUPTED: Final = 130  # 128 + SIGINT, as shells say it
@@ -72,6 +73,8 @@ def _add_options(name: str, verb: argparse.ArgumentParser) -> None:
         verb.add_argument("--log-level", choices=("debug", "info", "warning"), default="info", help="what to log")
     if name == "sessions":
         verb.add_argument("--watch", action="store_true", help="keep the table on the screen, until Ctrl-C")
+    if name in _OPTIONS:
+        _OPTIONS[name](verb)
     if name == "init":
         verb.add_argument("--force", action="store_true", help="replace an existing configuration, keeping a copy")
     if name == "revoke":
@@ -79,6 +82,23 @@ def _add_options(name: str, verb: argparse.ArgumentParser) -> None:
         which.add_argument("session", nargs="?", metavar="SESSION", help="an id from `broker sessions`")
         which.add_argument("--profile", metavar="PROFILE", help="the tokens of this profile")
         which.add_argument("--all", action="store_true", help="every token")
+
+
+def _add_doctor_options(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("what", nargs="?", choices=("op",), help="op: find out, with you, when 1Password asks")
+    verb.add_argument("--read", action="store_true", help="read every reference, which may cause a prompt; show none")
+    verb.add_argument("--wait", metavar="DURATION", help="op: how long to leave a grant unused, such as 11m")
+    verb.add_argument("--report", metavar="FILE", help="op: where to write what can be sent to us; else stdout")
+
+
+def _add_otp_options(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("reference", metavar="REF", help="the field in the vault: op://Vault/Item/one-time password")
+    verb.add_argument("--no-prompt", action="store_true", help="fail with status 5 rather than ask a person")
+    verb.add_argument("--as", dest="agent_type", choices=("autonomous",), help="be treated as if nobody were near")
+    verb.add_argument("--reason", metavar="TEXT", help="why, shown to the person whom the vault asks")
+
+
+_OPTIONS: Final = {"doctor": _add_doctor_options, "otp": _add_otp_options}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

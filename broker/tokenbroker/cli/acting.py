@@ -15,7 +15,16 @@ if TYPE_CHECKING:
 
 def unlock(arguments: argparse.Namespace, here: Surroundings) -> int:
     """Open the vault; name every reference that could not be read."""
-    vault = ask(arguments, here, "POST", "/v1/unlock")
+    answer = ask(arguments, here, "POST", "/v1/unlock")
+    vaults = [answer, answer["autonomous_vault"]] if answer.get("autonomous_vault") else [answer]
+    return max([_unlocked(vault) for vault in vaults])
+
+
+def _unlocked(vault: dict[str, Any]) -> int:
+    if vault["state"] != "unlocked":
+        why = vault["last_error"]["message"] if vault["last_error"] else "see `broker status`"
+        print(f"not unlocked: {vault['backend']}: {why}")
+        return 1
     print(f"unlocked: {vault['backend']}, {count(vault['secrets'], 'secret')} in memory")
     for ref, problem in vault["failures"].items():
         print(f"  not read: {about(ref, problem['message'])}")
@@ -25,7 +34,8 @@ def unlock(arguments: argparse.Namespace, here: Surroundings) -> int:
 def lock(arguments: argparse.Namespace, here: Surroundings) -> int:
     """Forget everything, and say what that was."""
     forgot = ask(arguments, here, "POST", "/v1/lock")["forgot"]
-    print(f"locked: forgot {count(forgot['secrets'], 'secret')} and {count(forgot['tokens'], 'token')}")
+    pending = f"; gave up {count(forgot['pending'], 'thing')} under way" if forgot["pending"] else ""
+    print(f"locked: forgot {count(forgot['secrets'], 'secret')} and {count(forgot['tokens'], 'token')}{pending}")
     return 0
 
 

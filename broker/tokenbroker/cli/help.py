@@ -71,6 +71,13 @@ VERBS: Final = {
             "already holds stays valid at the API until it expires."
         ),
     ),
+    "otp": (
+        "print a one-time password of an item",
+        (
+            "Print the present one-time password of an item in the vault, if a [[rules]] entry with `otp` allows it to "
+            "this program. It is read anew each time and kept nowhere, so the vault may ask each time."
+        ),
+    ),
     "reload": (
         "read the configuration again",
         "Read the configuration again, as SIGHUP does. A wrong file is refused and the old configuration stays.",
@@ -78,8 +85,9 @@ VERBS: Final = {
     "doctor": (
         "check everything and name the next command for each fault",
         (
-            "Check configuration, vault program, sockets and daemon, and name the next command for each fault. "
-            "Never prompts."
+            "Check configuration, vault, references, sockets and daemon, and name the next command for each fault. "
+            "Never prompts, except that --read reads every reference through the daemon, and that `broker doctor op` "
+            "finds out, with you at the screen, when 1Password asks: it tells what will happen before it begins."
         ),
     ),
 }

@@ -13,6 +13,7 @@ from tokenbroker.cli.text import about, count, span, table
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
     from tokenbroker.paths import Surroundings
 
@@ -51,12 +52,14 @@ def status_text(state: dict[str, Any], now: float) -> str:
     lines = [
         f"broker   running for {span(now - state['started_at'])}, pid {state['pid']}, version {state['version']}",
         f"config   {state['config'] or 'development parts, nothing real'}: {count(state['profiles'], 'profile')}",
-        f"vault    {_vault_line(state['vault'], now)}",
+        *_vault_lines("vault   ", state["vault"], now),
+        *(_vault_lines("cron    ", state["autonomous_vault"], now) if state["autonomous_vault"] else []),
+        *_desk_lines(state["desk"]),
     ]
+    if state["last_lock"]:
+        lines.append(f"locked   {_lock_line(state['last_lock'], now)}")
     if state["config_error"]:
         lines.append(f"refused  {state['config_error']['message']}: mend it, then `broker reload`")
-    for ref, problem in state["vault"]["failures"].items():
-        lines.append(f"  not read  {about(ref, problem['message'])}")
     if not state["tokens"]:
         return "\n".join([*lines, "tokens   none"])
     rows = [
@@ -90,6 +93,35 @@ def _shown(sessions: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
     ended = [s for s in sessions if s["ended_at"] and not s["revoked"]]
     old = {s["id"] for s in sorted(ended, key=lambda s: s["ended_at"], reverse=True)[ENDED_SHOWN:]}
     return [s for s in sessions if s["id"] not in old], len(old)
+
+
+def _vault_lines(head: str, vault: dict[str, Any], now: float) -> Iterator[str]:
+    yield f"{head} {_vault_line(vault, now)}"
+    for asker in vault["asked_by"]:
+        said = f', which says "{asker["claimed_reason"]}"' if asker["claimed_reason"] else ""
+        yield f"  asked for {asker['program']}: {asker['wants']}{said}"
+    for ref, problem in vault["failures"].items():
+        yield f"  not read  {about(ref, problem['message'])}"
+    for one in vault["limits"]:
+        window = "not begun" if one["resets_at"] is None else f"ends in {span(one['resets_at'] - now)}"
+        counted = ", estimated" if one["estimated"] else ""
+        what = f"{one['type']} {one['action'].replace('_', '/')}"
+        yield f"  {what}: {one['used']} of {one['limit']} used, window {window}{counted}"
+
+
+def _desk_lines(desk: dict[str, Any]) -> Iterator[str]:
+    """Say what locks, and which of it cannot be followed; what is kept, and what nobody could follow, is not news."""
+    for event, one in desk.items():
+        if one["followed"]:
+            yield f"desk     locks on {event.replace('_', ' ')}"
+        elif one["does"] == "lock" and event != "vault_lock":
+            yield f"desk     {event.replace('_', ' ')} is not noticed: {one['why']}"
+
+
+def _lock_line(lock: dict[str, Any], now: float) -> str:
+    forgot = lock["forgot"]
+    what = f"{count(forgot['secrets'], 'secret')} and {count(forgot['tokens'], 'token')}"
+    return f"{span(now - lock['at'])} ago, {lock['reason']}: forgot {what}"
 
 
 def _vault_line(vault: dict[str, Any], now: float) -> str:

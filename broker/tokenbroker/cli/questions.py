@@ -140,7 +140,7 @@ def _check_profile(answers: Mapping[str, str], scopes: str) -> None:
     """Judge scopes as the configuration would, the preset's demands included."""
     issuer = IssuerConfig("main", answers["preset"])
     client = ClientConfig("main", "main", AgentType.INTERACTIVE, "owner", "id")
-    around = sections.Surroundings("op", ["main"], ["main"], [], {"main": issuer})
+    around = sections.Surroundings("op", "op", ["main"], ["main"], [], {"main": issuer})
     table: dict[str, object] = {"clients": ["main"], "scopes": scopes.split()}
     if answers["audience"]:
         table["audience"] = answers["audience"]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 HOUR = 3600.0
 
 Decision = Literal["allow", "ask", "deny"]
+OnEvent = Literal["keep", "lock"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,13 @@ class UnlockConfig:
 
     max_age: float | None = 12 * HOUR
     idle: float | None = None
-    on_sleep: Literal["keep", "lock"] = "keep"
-    on_vault_lock: Literal["keep", "lock"] = "lock"
+    on_sleep: OnEvent = "keep"
+    on_screen_lock: OnEvent = "keep"
+    on_vault_lock: OnEvent = "lock"
+    tokens_on_lock: Literal["drop", "keep"] = "drop"
+    """What becomes of the tokens when one of these events locks; a person who locks always drops them."""
+    announce: bool = True
+    """Whether a note on the screen says for whom, and why, the vault is about to ask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,15 +142,17 @@ class PeerPattern:
 
 @dataclass(frozen=True, slots=True)
 class RuleConfig:
-    """`[[rules]]`: one line of policy."""
+    """`[[rules]]`: one line of policy, for profiles or for one-time passwords."""
 
-    profile: str
-    """A name or a glob."""
+    profile: str | None
+    """A name or a glob; `None` in a rule for one-time passwords."""
     decide: Decision
     peer: PeerPattern = PeerPattern()
     treat_as: AgentType | None = None
     line: int | None = None
     """Where it stands in the file, so that a denial can name it."""
+    otp: str | None = None
+    """A secret reference or a glob over one: whose one-time passwords `broker otp` may give."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +166,17 @@ class Config:
     clients: Mapping[str, ClientConfig] = field(default_factory=dict)
     profiles: Mapping[str, ProfileConfig] = field(default_factory=dict)
     rules: tuple[RuleConfig, ...] = ()
+    autonomous_vault: VaultConfig | None = None
+    """`[vault.autonomous]`: where the secrets of autonomous clients are, when not in the person's vault."""
 
-    def refs(self) -> tuple[SecretRef, ...]:
-        """Return every secret reference in the file once, in order of appearance."""
-        return tuple(dict.fromkeys(ref for client in self.clients.values() for ref in client.refs()))
+    def refs(self, *, autonomous: bool | None = None) -> tuple[SecretRef, ...]:
+        """Return every secret reference in the file once, in order of appearance.
+
+        `autonomous` chooses those of `[vault.autonomous]`, or those of `[vault]`.
+        """
+        chosen = (c for c in self.clients.values() if autonomous in {None, self.is_autonomous(c)})
+        return tuple(dict.fromkeys(ref for client in chosen for ref in client.refs()))
+
+    def is_autonomous(self, client: ClientConfig) -> bool:
+        """Tell whether the secrets of `client` are in `[vault.autonomous]`."""
+        return self.autonomous_vault is not None and client.agent_type is AgentType.AUTONOMOUS

@@ -101,6 +101,13 @@ def text(value: object) -> str:
     return value
 
 
+def boolean(value: object) -> bool:
+    """Parse `true` or `false`."""
+    if not isinstance(value, bool):
+        raise expected("true or false", kind(value), hint="write it without quotes")
+    return value
+
+
 def choice(*options: str) -> Parser:
     """Make a parser of one of `options`."""
 

@@ -20,30 +20,36 @@ from tokenbroker.config import (
 )
 from tokenbroker.config.fields import (
     Problem,
+    boolean,
     choice,
     did_you_mean,
     either,
     expected,
     fields,
     inside,
+    kind,
     list_of,
     name_of,
     not_empty,
     shown,
     table_of,
     text,
+    unknown_key,
 )
 from tokenbroker.config.presets import PRESETS, UNAVAILABLE
 from tokenbroker.config.values import (
     absolute_path,
     client_id,
+    credential,
     duration,
     duration_or_never,
     issuer_url,
+    otp_pattern,
     proxy_url,
     resource,
     scope,
     secret_reference,
+    service_url,
     token_url,
 )
 from tokenbroker.model import AgentType
@@ -51,8 +57,21 @@ from tokenbroker.model import AgentType
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-BACKENDS: Final = ("op", "keyring")
-LATER_BACKENDS: Final = ("service-account", "connect", "sdk")
+    from tokenbroker.config.fields import Parser
+
+VAULT_KEYS: Final[Mapping[str, Mapping[str, Parser]]] = {
+    "op": {"account": text, "op": absolute_path, "prompt_timeout": duration},
+    "service-account": {"credential": credential, "op": absolute_path, "timeout": duration},
+    "connect": {"url": service_url, "credential": credential, "ca_file": absolute_path, "timeout": duration},
+    "sdk": {"account": text, "prompt_timeout": duration},
+    "keyring": {"prompt_timeout": duration},
+    "dev": {},
+}
+"""Backend → the keys that mean something to it."""
+VAULT_NEEDS: Final = {"service-account": ("credential",), "connect": ("url", "credential"), "sdk": ("account",)}
+BACKENDS: Final = tuple(backend for backend in VAULT_KEYS if backend != "dev")
+PROMPTLESS: Final = ("service-account", "connect")
+"""Backends that never ask a person, so that autonomous programs can use them at any time."""
 SECRET_KEY: Final = {
     "client_secret_post": "client_secret",
     "client_secret_basic": "client_secret",
@@ -73,24 +92,56 @@ _OWN_PARAMS: Final = {
 }
 
 
-def vault(value: object, *, allow_dev: bool) -> VaultConfig:
-    """Parse `[vault]`."""
+def vault(value: object, *, allow_dev: bool) -> tuple[VaultConfig, VaultConfig | None]:
+    """Parse `[vault]` and, within it, `[vault.autonomous]`."""
+    own = {key: item for key, item in value.items() if key != "autonomous"} if isinstance(value, dict) else value
+    person = _vault(own, BACKENDS, allow_dev=allow_dev, also={"autonomous"})
+    if not isinstance(value, dict) or "autonomous" not in value:
+        return person, None
+    with inside("autonomous"):
+        return person, _vault(value["autonomous"], PROMPTLESS, allow_dev=allow_dev)
 
-    def backend(found: object) -> str:
-        if found in LATER_BACKENDS:
-            raise Problem(f"this version does not have backend `{found}` yet; it has {either(BACKENDS)}")
-        if found == "dev" and not allow_dev:
-            raise Problem("backend `dev` works only with `broker serve --dev`", hint="run `broker serve --dev`")
-        return str(choice(*BACKENDS, *(["dev"] if allow_dev else []))(found))
 
-    known = {"backend": backend, "account": text, "op": absolute_path, "prompt_timeout": duration}
-    return VaultConfig(**fields(value, known))
+def _vault(value: object, backends: tuple[str, ...], *, allow_dev: bool, also: Collection[str] = ()) -> VaultConfig:
+    """Parse one vault: which of `backends` it is decides which keys it has."""
+    if not isinstance(value, dict):
+        raise expected("a table", kind(value))
+    with inside("backend"):
+        backend = _backend(value.get("backend", backends[0]), backends, allow_dev=allow_dev)
+    known: dict[str, Parser] = {"backend": str, **VAULT_KEYS[backend]}
+    for key in value:
+        if key not in known and any(key in keys for keys in VAULT_KEYS.values()):
+            with inside(key):
+                raise Problem(f"backend `{backend}` has no such key; it has {either(known)}", hint="remove the line")
+        if key not in known:
+            with inside(key):
+                raise unknown_key(key, [*known, *also])
+    return VaultConfig(**fields({"backend": backend, **value}, known, required=VAULT_NEEDS.get(backend, ())))
+
+
+def _backend(found: object, backends: tuple[str, ...], *, allow_dev: bool) -> str:
+    if found == "dev" and not allow_dev:
+        raise Problem("backend `dev` works only with `broker serve --dev`", hint="run `broker serve --dev`")
+    if found in BACKENDS and found not in backends:
+        raise Problem(
+            f"backend `{found}` may ask a person, and autonomous programs have none near them",
+            hint=f"use {either(backends)}",
+        )
+    return str(choice(*backends, *(["dev"] if allow_dev else []))(found))
 
 
 def unlock(value: object) -> UnlockConfig:
     """Parse `[unlock]`."""
     lock = choice("keep", "lock")
-    known = {"max_age": duration_or_never, "idle": duration_or_never, "on_sleep": lock, "on_vault_lock": lock}
+    known = {
+        "max_age": duration_or_never,
+        "idle": duration_or_never,
+        "on_sleep": lock,
+        "on_screen_lock": lock,
+        "on_vault_lock": lock,
+        "tokens_on_lock": choice("drop", "keep"),
+        "announce": boolean,
+    }
     return UnlockConfig(**fields(value, known))
 
 
@@ -133,6 +184,8 @@ class Surroundings:
     """What the rest of the document defines. The names are complete; an issuer with a fault of its own has no value."""
 
     backend: str | None
+    autonomous_backend: str | None
+    """That of `[vault.autonomous]`, or else the same as `backend`."""
     issuer_names: Collection[str]
     client_names: Collection[str]
     profile_names: Collection[str]
@@ -141,14 +194,16 @@ class Surroundings:
 
 def client(name: str, value: object, around: Surroundings) -> ClientConfig:
     """Parse `[clients.NAME]`, which must have what its authentication method needs, and nothing for another."""
-    reference = secret_reference(around.backend)
+    autonomous = isinstance(value, dict) and value.get("agent_type") == AgentType.AUTONOMOUS
+    backend = around.autonomous_backend if autonomous else around.backend
+    reference = secret_reference(backend)
     found = fields(
         value,
         {
             "issuer": name_of("an issuer", around.issuer_names, define="[issuers.NAME]"),
             "agent_type": _agent_type,
             "owner": text,
-            "client_id": client_id(around.backend),
+            "client_id": client_id(backend),
             "client_secret": reference,
             "private_key": reference,
             "key_id": text,
@@ -202,11 +257,17 @@ def rule(value: object, profile_names: Collection[str], line: int) -> RuleConfig
 
     known = {
         "profile": pattern,
+        "otp": otp_pattern,
         "peer": lambda peer: PeerPattern(**fields(peer, {"exe": _exe, "agent_type": _agent_type})),
         "decide": choice("allow", "ask", "deny"),
         "treat_as": _agent_type,
     }
-    return RuleConfig(**fields(value, known, required=("profile", "decide")), line=line)
+    for_otp = isinstance(value, dict) and "otp" in value
+    found = fields(value, known, required=("decide",) if for_otp else ("profile", "decide"))
+    if for_otp and "profile" in found:
+        with inside("otp"):
+            raise expected("either `profile` or `otp` in one rule", "both", hint="write two rules")
+    return RuleConfig(**{"profile": None, **found}, line=line)
 
 
 def _preset(value: object) -> str:

@@ -96,14 +96,16 @@ def _config(
             with faults, inside(key):
                 raise unknown_key(key, _TABLES)
     vault: VaultConfig | None = None
+    autonomous: VaultConfig | None = None
     with faults, inside("vault"):
-        vault = sections.vault(document.get("vault", {}), allow_dev=allow_dev)
+        vault, autonomous = sections.vault(document.get("vault", {}), allow_dev=allow_dev)
     unlock = UnlockConfig()
     with faults, inside("unlock"):
         unlock = sections.unlock(document.get("unlock", {}))
     issuers = _each(document, "issuers", sections.issuer, faults)
     around = sections.Surroundings(
         backend=vault.backend if vault is not None else None,
+        autonomous_backend=(autonomous or vault).backend if vault is not None else None,
         issuer_names=_names(document, "issuers"),
         client_names=_names(document, "clients"),
         profile_names=_names(document, "profiles"),
@@ -112,7 +114,7 @@ def _config(
     clients = _each(document, "clients", lambda name, value: sections.client(name, value, around), faults)
     profiles = _each(document, "profiles", lambda name, value: sections.profile(name, value, around, clients), faults)
     rules = _rules(document, around.profile_names, lines, faults)
-    return Config(path, VaultConfig() if vault is None else vault, unlock, issuers, clients, profiles, rules)
+    return Config(path, vault or VaultConfig(), unlock, issuers, clients, profiles, rules, autonomous)
 
 
 def _each(document: dict[str, Any], key: str, parse_one: Callable[[str, object], T], faults: _Faults) -> dict[str, T]:

@@ -81,6 +81,14 @@ def token_url(value: object) -> str:
     return url
 
 
+def service_url(value: object) -> str:
+    """Parse the address of a server: https, or http on a loopback host; a path is its base."""
+    url = token_url(value)
+    if "?" in url:
+        raise expected("an address without a query", "one with a query")
+    return url.rstrip("/")
+
+
 def proxy_url(value: object) -> str:
     """Parse the URL of an HTTP proxy, to which plain http is usual: what passes through is TLS."""
     url, parts = _url(value)
@@ -158,8 +166,36 @@ _SCHEMES: Final = {
 _ANY_SCHEME: Final = re.compile(rf"({'|'.join(_SCHEMES)})://", re.IGNORECASE)
 
 
+_BACKEND_SCHEME: Final = {"service-account": "op", "connect": "op", "sdk": "op"}
+"""Backends whose references are written as those of another."""
+_CREDENTIAL: Final = re.compile(r"keyring://[^/\s]+/[^/\s]+|systemd://[A-Za-z0-9._-]+|fd://(?:[3-9]|[1-9]\d{1,3})")
+_LONGEST_GLOB: Final = 512  # characters
+
+
+def credential(value: object) -> str:
+    """Parse the place of a vault's own access token, which never stands in a file that we read."""
+    if not isinstance(value, str):
+        raise expected("where the token is, such as keyring://tokenbroker/service-account", kind(value))
+    if not _CREDENTIAL.fullmatch(value):
+        raise Problem(
+            "expected keyring://SERVICE/USERNAME, systemd://NAME or fd://N, found another value, which is not shown",
+            hint="put the token into the keyring with `keyring set tokenbroker service-account`, and write"
+            ' credential = "keyring://tokenbroker/service-account"',
+        )
+    return value
+
+
+def otp_pattern(value: object) -> str:
+    """Parse a secret reference, or a glob over one, in a rule for one-time passwords."""
+    pattern = text(value)
+    if not pattern.startswith("op://") or len(pattern) > _LONGEST_GLOB:
+        raise expected("a reference such as op://Vault/Item/one-time password, or a glob over one", shown(value))
+    return pattern.removesuffix("?attribute=otp")
+
+
 def secret_reference(backend: str | None) -> Callable[[object], SecretRef]:
     """Make a parser of references to `backend`; `None`, when the backend is itself at fault, takes those of any."""
+    backend = _BACKEND_SCHEME.get(backend or "", backend)
     example = _SCHEMES[backend or "op"].example
 
     def parse(value: object) -> SecretRef:

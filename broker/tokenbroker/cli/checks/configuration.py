@@ -63,7 +63,7 @@ def minters(config: Config, profile: ProfileConfig) -> dict[AgentType, str]:
 
 def _profile(config: Config, profile: ProfileConfig) -> Finding:
     check, name = "profile", f"profile `{profile.name}`"
-    if not any(fnmatchcase(profile.name, rule.profile) for rule in config.rules):
+    if not any(rule.profile is not None and fnmatchcase(profile.name, rule.profile) for rule in config.rules):
         return note(
             check,
             f"{name}: no rule matches it, so every program is denied",
@@ -106,7 +106,9 @@ def _way(config: Config, profile: ProfileConfig, missing: AgentType) -> str:
 def _deciding(config: Config, profile: ProfileConfig, agent_type: AgentType) -> Iterator[RuleConfig]:
     """Yield the rules that can decide for programs of `agent_type`, up to the one that decides for all of them."""
     for rule in config.rules:
-        if not fnmatchcase(profile.name, rule.profile) or rule.peer.agent_type not in {None, agent_type}:
+        if rule.profile is None or not fnmatchcase(profile.name, rule.profile):
+            continue
+        if rule.peer.agent_type not in {None, agent_type}:
             continue
         yield rule
         if rule.peer.exe is None:

@@ -1,0 +1,73 @@
+"""Which adapter is behind `[vault] backend`. One is loaded, not all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tokenbroker.errors import ConfigError, VaultError
+from tokenbroker.vaults.credential import CredentialSources
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+    from pathlib import Path
+
+    from tokenbroker.config import VaultConfig
+    from tokenbroker.model import Secret
+    from tokenbroker.ports import Clock, Vault
+
+
+class VaultFactory:
+    """Makes vaults; keeps what can be read only once, for the vaults of later configurations."""
+
+    def __init__(self, environ: Mapping[str, str], home: Path, *, uid: int, clock: Clock) -> None:
+        """`environ` and `home` are the daemon's own."""
+        self._environ = environ
+        self._home = home
+        self._clock = clock
+        self._credentials = CredentialSources(environ, uid=uid)
+
+    def build(self, config: VaultConfig) -> Vault:  # one per backend
+        """Return the adapter for `config`. Raises `ConfigError` for what the parser would have refused."""
+        environ, home = self._environ, self._home
+        match config.backend:
+            case "op":
+                from tokenbroker.vaults.op import OpVault  # noqa: PLC0415  # as the module says
+
+                return OpVault(config, environ=environ, home=home)
+            case "service-account":
+                from tokenbroker.vaults.service_account import ServiceAccountVault  # noqa: PLC0415
+
+                return ServiceAccountVault(
+                    config, environ=environ, home=home, credential=self._credential(config), clock=self._clock
+                )
+            case "connect":
+                from tokenbroker.vaults.connect import ConnectVault  # noqa: PLC0415
+
+                return ConnectVault(config, credential=self._credential(config))
+            case "sdk":
+                from tokenbroker.vaults.sdk import SdkVault  # noqa: PLC0415
+
+                return SdkVault(config, environ=environ, home=home)
+            case "keyring":
+                from tokenbroker.vaults.keyring import KeyringVault  # noqa: PLC0415
+
+                return KeyringVault(timeout=config.prompt_timeout)
+            case other:  # `dev` is built by `serve --dev` alone; the parser refuses everything else
+                raise ConfigError(f"vault backend `{other}` cannot be used here", hint="use `op` or `keyring`")
+
+    def _credential(self, config: VaultConfig) -> Callable[[], Awaitable[Secret]]:
+        if config.credential is None:
+            raise ConfigError(f"backend `{config.backend}` needs `credential`", hint="add it to the vault's table")
+        try:
+            return self._credentials.source(config.credential)
+        except VaultError as error:
+            return _unreadable(error.anew())
+
+
+def _unreadable(error: VaultError) -> Callable[[], Awaitable[Secret]]:
+    """Tell whoever needs it: a daemon that does not start tells nobody, and the other vault may be well."""
+
+    async def read() -> Secret:
+        raise error.anew()
+
+    return read

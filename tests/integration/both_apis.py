@@ -1,0 +1,50 @@
+"""Both APIs over a world of fakes, as the daemon would build them."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from tokenbroker.api.admin import AdminApi
+from tokenbroker.api.public import PublicApi
+from tokenbroker.control import Control
+from tokenbroker.otp import OneTimePasswords
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.service.world import World
+    from tokenbroker.events import Events
+
+
+async def experiment(setting: str) -> dict[str, Any]:
+    """Answer as the daemon does when asked to try `op`."""
+    calls = [{"number": 1, "seconds": 1.5, "outcome": "ok"}]
+    return {"setting": setting, "op_version": "2.40.0", "calls": calls}
+
+
+def both_apis(
+    world: World,
+    events: Events,
+    *,
+    about: Callable[[], dict[str, Any]],
+    reload: Callable[[], None],
+    uid: int | None = None,
+) -> tuple[PublicApi, AdminApi]:
+    """Return the public and the admin API."""
+    uid = os.getuid() if uid is None else uid
+    otp = OneTimePasswords(
+        world.broker, inspector=world.inspector, approver=world.approver, audit=events, clock=world.clock
+    )
+    admin = AdminApi(
+        world.broker,
+        world.inspector,
+        events,
+        world.clock,
+        uid=uid,
+        control=Control(world.broker, events, world.clock),
+        about=about,
+        reload=reload,
+        experiment=experiment,
+    )
+    return PublicApi(world.broker, otp, world.inspector, uid=uid), admin

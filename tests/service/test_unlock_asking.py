@@ -1,0 +1,209 @@
+"""On whose behalf the vault is asked, what is read only once, and what a rotation leaves to fall back on."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.fakes_announcer import FakeAnnouncer
+from tests.fakes_clock import FakeClock, settle
+from tests.fakes_vault import FakeVault
+from tests.service.world import Recorder
+from tokenbroker.config import UnlockConfig
+from tokenbroker.errors import CoolingDown, Locked, PromptDismissed, SecretNotFound, VaultError, VaultUnavailable
+from tokenbroker.model import Asker, SecretRef
+from tokenbroker.unlock import Unlock
+
+A, B, OTP = SecretRef("op://V/a/f"), SecretRef("op://V/b/f"), SecretRef("op://V/o/one-time password?attribute=otp")
+CLAUDE = Asker("/usr/bin/claude (pid 7)", 7, "profile `search`", "to look it up")
+CODE = Asker("/usr/bin/code (pid 8)", 8, "profile `billing`")
+
+
+class Desk:
+    """An Unlock, its vault, and the screen in front of the person."""
+
+    def __init__(self, *, may_prompt: bool = True, announce: bool = True) -> None:
+        self.vault = FakeVault({str(A): "a", str(B): "b", str(OTP): "123456"}, may_prompt=may_prompt, name="op")
+        self.audit = Recorder()
+        self.screen = FakeAnnouncer()
+        self.unlock = Unlock(
+            self.vault,
+            UnlockConfig(announce=announce),
+            FakeClock(),
+            refs=lambda: [A, B],
+            audit=self.audit,
+            announcer=self.screen,
+        )
+
+    async def get(self, asker: Asker | None = CLAUDE) -> str:
+        return (await self.unlock.secrets([A], may_prompt=True, asker=asker))[A].reveal()
+
+    async def otp(self, *, may_prompt: bool = True) -> str:
+        return (await self.unlock.read_once(OTP, may_prompt=may_prompt, asker=CODE)).reveal()
+
+    def memory(self) -> str:
+        return (self.unlock.peek([A]) or {})[A].reveal()
+
+
+async def test_the_person_reads_for_whom_and_why_while_the_vault_asks() -> None:
+    desk = Desk()
+    desk.vault.gate.clear()
+    asking = asyncio.ensure_future(desk.get())
+    await settle()
+    assert desk.screen.shown == (
+        "1Password is asked to open",
+        'tokenbroker needs it for /usr/bin/claude (pid 7), which wants profile `search`. It says: "to look it up"',
+    )
+    desk.vault.gate.set()
+    await asking
+    assert desk.screen.shown is None
+
+
+async def test_status_names_everybody_who_waits_and_nobody_twice() -> None:
+    desk = Desk()
+    desk.vault.gate.clear()
+    asking = [asyncio.ensure_future(desk.get(who)) for who in (CLAUDE, CODE, CLAUDE)]
+    await settle()
+    assert desk.unlock.report().askers == (CLAUDE, CODE)
+    desk.vault.gate.set()
+    await asyncio.gather(*asking)
+    assert desk.unlock.report().askers == ()
+    assert len(desk.screen.notes) == 1
+
+
+async def test_the_log_says_who_made_the_vault_ask() -> None:
+    desk = Desk()
+    await desk.get()
+    (told,) = desk.audit.named("unlocking")
+    assert told == {
+        "program": CLAUDE.program, "pid": 7, "for": "profile `search`", "claimed_reason": "to look it up"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("desk", "asker"),
+    [
+        pytest.param(Desk(may_prompt=False), CLAUDE, id="the vault asks nobody"),
+        pytest.param(Desk(announce=False), CLAUDE, id="notes are turned off"),
+        pytest.param(Desk(), None, id="a person asked by command"),
+    ],
+)
+async def test_nothing_is_put_on_the_screen_when(desk: Desk, asker: Asker | None) -> None:
+    await desk.get(asker)
+    assert desk.screen.notes == []
+
+
+async def test_a_note_goes_away_when_the_vault_fails() -> None:
+    desk = Desk()
+    desk.vault.raises = VaultUnavailable("x")
+    with pytest.raises(VaultUnavailable):
+        await desk.get()
+    assert len(desk.screen.notes) == 1
+    assert desk.screen.shown is None
+
+
+async def test_a_one_time_password_is_read_anew_each_time_and_kept_nowhere() -> None:
+    desk = Desk()
+    assert await desk.otp() == "123456"
+    desk.vault.values[str(OTP)] = "654321"
+    assert await desk.otp() == "654321"
+    assert desk.vault.reads == [(frozenset({str(OTP)}), True)] * 2
+    report = desk.unlock.report()
+    assert (report.secrets, report.state) == (0, "locked")
+
+
+async def test_a_one_time_password_waits_for_the_unlock_and_the_unlock_for_it() -> None:
+    desk = Desk()
+    got = await asyncio.gather(desk.get(), desk.otp(), desk.otp(), desk.get(), desk.unlock.unlock())
+    assert got[:4] == ["a", "123456", "123456", "a"]
+    assert desk.vault.most_running == 1
+    assert len(desk.vault.reads) == 3
+
+
+async def test_a_one_time_password_is_refused_to_who_may_not_prompt() -> None:
+    desk = Desk()
+    await desk.get()
+    with pytest.raises(Locked):
+        await desk.otp(may_prompt=False)
+    assert len(desk.vault.reads) == 1
+
+
+async def test_a_refused_one_time_password_cools_down_as_any_prompt() -> None:
+    desk = Desk()
+    desk.vault.raises = PromptDismissed("x")
+    with pytest.raises(PromptDismissed):
+        await desk.otp()
+    for asking in (desk.otp(), desk.get()):
+        with pytest.raises(CoolingDown):
+            await asking
+    assert len(desk.vault.reads) == 1
+
+
+async def test_locking_gives_up_a_one_time_password_that_is_being_read() -> None:
+    desk = Desk()
+    desk.vault.gate.clear()
+    asking = asyncio.ensure_future(desk.otp())
+    await settle()
+    desk.unlock.lock()
+    with pytest.raises(Locked):
+        await asking
+    assert desk.vault.running == 0
+
+
+async def test_an_item_without_one_time_password_says_so() -> None:
+    desk = Desk()
+    desk.vault.values[str(OTP)] = SecretNotFound(f"{OTP}: no such field")
+    with pytest.raises(SecretNotFound):
+        await desk.otp()
+
+
+async def test_a_changed_secret_is_noticed_and_the_one_before_can_be_taken_up_again() -> None:
+    desk = Desk()
+    await desk.get()
+    desk.vault.values[str(A)] = "a2"
+    await desk.unlock.reread([A])
+    assert desk.audit.named("secret changed") == [{"reference": str(A)}]
+    assert desk.memory() == "a2"
+    assert desk.unlock.fall_back([A, B])
+    assert desk.memory() == "a"
+    assert desk.unlock.fall_back([A])
+    assert desk.memory() == "a2"
+
+
+async def test_an_unchanged_secret_leaves_nothing_to_fall_back_on() -> None:
+    desk = Desk()
+    await desk.get()
+    await desk.unlock.reread([A])
+    assert desk.audit.named("secret changed") == []
+    assert not desk.unlock.fall_back([A])
+
+
+async def test_locking_forgets_the_secret_before_as_well() -> None:
+    desk = Desk()
+    await desk.get()
+    desk.vault.values[str(A)] = "a2"
+    await desk.unlock.reread([A])
+    desk.unlock.lock()
+    await desk.get()
+    assert not desk.unlock.fall_back([A])
+
+
+@pytest.mark.parametrize(
+    ("error", "locks"),
+    [
+        pytest.param(Locked("the 1Password app is locked"), True, id="the vault says that it is locked"),
+        pytest.param(PromptDismissed("x"), False, id="a person said no"),
+        pytest.param(VaultUnavailable("x"), False, id="it cannot be reached"),
+    ],
+)
+async def test_a_read_can_find_the_vault_locked(error: VaultError, locks: bool) -> None:  # noqa: FBT001  # a table
+    desk = Desk()
+    noticed: list[bool] = []
+    desk.unlock.on_vault_locked = lambda: noticed.append(True)
+    await desk.get()
+    desk.vault.raises = error
+    with pytest.raises(type(error)):
+        await desk.unlock.reread([A])
+    await settle()
+    assert noticed == [True] * locks
