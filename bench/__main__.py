@@ -13,7 +13,7 @@ import time
 
 from bench.report import Row, table
 
-PARTS = ("command", "sockets", "scale", "burst", "lives", "start", "stalls")
+PARTS = ("command", "sockets", "scale", "burst", "lives", "start", "prompts", "reading", "refusal", "stalls")
 
 
 def main() -> None:

@@ -29,8 +29,14 @@ agent_type = "interactive"
 owner = "{owner}"
 client_id = "op://Agents/m2m/username"
 client_secret = "op://Agents/m2m/credential"
+[clients.mine-cron]
+issuer = "main"
+agent_type = "autonomous"
+owner = "{owner}"
+client_id = "op://Agents/m2m/username"
+client_secret = "op://Agents/m2m/credential"
 [profiles.search]
-clients = ["mine"]
+clients = ["mine", "mine-cron"]
 audience = "{audience}"
 scopes = ["{scope}"]
 [[rules]]

@@ -33,6 +33,7 @@ class FakeVault:
         self.running = 0
         self.most_running = 0
         self.closed = 0
+        self.locked = 0
         self.allowances: tuple[RateLimit, ...] = ()
         self._name = name
         self._may_prompt = may_prompt
@@ -67,6 +68,15 @@ class FakeVault:
             return {ref: self._one(ref) for ref in refs}
         finally:
             self.running -= 1
+
+    async def probe(self) -> str:
+        """Say that it is there."""
+        return "fake"
+
+    async def lock(self) -> None:
+        """Count."""
+        assert self.running == 0, "locked during a read"
+        self.locked += 1
 
     async def close(self) -> None:
         """Count."""

@@ -73,13 +73,13 @@ class Control:
 
     def lock(self, reason: str) -> Lock:
         """Forget every secret and token, and give up everything that is under way."""
-        return self._lock(reason, self._broker.unlocks, lambda _: True, keep_tokens=False)
+        return self._lock(reason, self._broker.unlocks, lambda _: True)
 
     def lock_autonomous(self, reason: str) -> None:
         """Forget what came from the vault of the autonomous clients."""
         unlocks = self._broker.unlocks
         if unlocks.autonomous is not None:
-            self._lock(reason, [unlocks.autonomous], lambda key: not self._of_person(key), keep_tokens=False)
+            self._lock(reason, [unlocks.autonomous], lambda key: not self._of_person(key))
 
     def happened(self, event: DesktopEvent) -> Lock | None:
         """Do what the configuration says of an event at the desk; `None`: nothing."""
@@ -118,9 +118,14 @@ class Control:
         return client is None or not self._broker.config.is_autonomous(client)
 
     def _lock(
-        self, reason: str, unlocks: Iterable[Unlock], which: Callable[[TokenKey], bool], *, keep_tokens: bool
+        self,
+        reason: str,
+        unlocks: Iterable[Unlock],
+        which: Callable[[TokenKey], bool],
+        *,
+        keep_tokens: bool = False,
     ) -> Lock:
-        told = Locked(f"the vault was locked meanwhile: {reason}", hint="unlock it with `broker unlock`")
+        told = Locked(f"the vault was locked meanwhile ({reason})", hint="unlock it with `broker unlock`")
         broker, unlocks = self._broker, list(unlocks)
         pending = broker.cache.flights(which) + sum(unlock.reading for unlock in unlocks)
         tokens = 0

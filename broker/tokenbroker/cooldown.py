@@ -66,4 +66,6 @@ class CoolDown:
                 retry_after=left,
             )
         if self.last_error is not None:
-            raise self.last_error.anew()
+            error = self.last_error.anew()
+            error.retry_after = error.retry_after and left
+            raise error

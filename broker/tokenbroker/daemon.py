@@ -27,6 +27,7 @@ from tokenbroker.cache import TokenCache
 from tokenbroker.config import Config
 from tokenbroker.config import text as config_text
 from tokenbroker.control import Control
+from tokenbroker.custody import Custody
 from tokenbroker.desk import Desk
 from tokenbroker.errors import ConfigError, Fault, whereabouts
 from tokenbroker.events import Events
@@ -40,8 +41,6 @@ from tokenbroker.system import activation, sockets
 from tokenbroker.system.clock import SystemClock
 from tokenbroker.system.desktop import announcer, desktop_events
 from tokenbroker.system.notify import Notifier, watchdog_interval
-from tokenbroker.unlock import Unlock
-from tokenbroker.unlocks import Unlocks
 from tokenbroker.vaults.factory import VaultFactory
 
 if TYPE_CHECKING:
@@ -51,7 +50,8 @@ if TYPE_CHECKING:
 
     from tokenbroker.model import Instant, Peer
     from tokenbroker.paths import Surroundings
-    from tokenbroker.ports import Issuer, Vault
+    from tokenbroker.ports import DesktopEvents, Issuer, Vault
+    from tokenbroker.vaults.op_experiment import ServiceProbe
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +93,6 @@ class Daemon:
         self._config_error: ConfigError | None = None
         config = options.config or self._first_config()
         self.clock = SystemClock()
-        self._vaults = VaultFactory(self._environ, here.home, uid=here.uid, clock=self.clock)
         self._announcer = announcer(here.platform, self._environ)
         self.events = Events(lambda: self.clock.now().wall)
         self.inspector = inspector_for(here.platform)
@@ -102,16 +101,32 @@ class Daemon:
         self._retiring: set[asyncio.Task[None]] = set()
         """What closes the issuers and vaults of earlier configurations; kept, or the loop may forget it half done."""
         self._following: asyncio.Task[None] | None = None
+        self._probe: ServiceProbe | None = None
         self._started: Instant = self.clock.now()
         self._stop = asyncio.Event()
         self.ready = asyncio.Event()
         """Set once the sockets answer."""
-        self.unlocks = Unlocks(
-            self._unlock(options.vault or self._vaults.build(config.vault), config),
-            self._autonomous_unlock(config),
+        self._custody = Custody(
+            config,
+            VaultFactory(
+                self._environ, here.home, uid=here.uid, clock=self.clock, state_folder=here.state_folder()
+            ).build,
+            given=options.vault,
+            present=lambda: self.broker.config,
+            clock=self.clock,
+            audit=self.events,
+            announcer=self._announcer,
         )
-        approver = NobodyToAsk()
-        self.broker = Broker(
+        self.unlocks = self._custody.unlocks
+        self._approver = NobodyToAsk()
+        self.broker = self._build_broker(config)
+        self.control = Control(self.broker, self.events, self.clock)
+        self.unlocks.person.on_vault_locked = self._vault_locked
+        self.desk = Desk(self.control, self.events, connect=self._desktop_events)
+        self._public, self._admin = self._build_apis()
+
+    def _build_broker(self, config: Config) -> Broker:
+        broker = Broker(
             config,
             unlocks=self.unlocks,
             cache=TokenCache(
@@ -119,38 +134,33 @@ class Daemon:
             ),
             sessions=Sessions(self.inspector),
             inspector=self.inspector,
-            approver=approver,
+            approver=self._approver,
             audit=self.events,
             clock=self.clock,
         )
-        self.broker.unusable = self._config_error
-        self.control = Control(self.broker, self.events, self.clock)
-        self.unlocks.person.on_vault_locked = self._vault_locked
-        self.desk = Desk(
-            self.control,
-            self.events,
-            connect=lambda: desktop_events(
-                here.platform,
-                self._environ,
-                here.uid,
-                secret_service=self.broker.config.vault.backend == "keyring",
-            ),
-        )
+        broker.unusable = self._config_error
+        return broker
+
+    def _build_apis(self) -> tuple[PublicApi, AdminApi]:
         otp = OneTimePasswords(
-            self.broker, inspector=self.inspector, approver=approver, audit=self.events, clock=self.clock
+            self.broker, inspector=self.inspector, approver=self._approver, audit=self.events, clock=self.clock
         )
-        self._public = PublicApi(self.broker, otp, self.inspector, uid=here.uid)
-        self._admin = AdminApi(
+        admin = AdminApi(
             self.broker,
             self.inspector,
             self.events,
             self.clock,
-            uid=here.uid,
+            uid=self._here.uid,
             control=self.control,
             about=self._about,
             reload=self.reload,
             experiment=self._experiment,
         )
+        return PublicApi(self.broker, otp, self.inspector, uid=self._here.uid), admin
+
+    def _desktop_events(self) -> DesktopEvents:
+        secret_service = self.broker.config.vault.backend == "keyring"
+        return desktop_events(self._here.platform, self._environ, self._here.uid, secret_service=secret_service)
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises `SocketRefused` and `AlreadyListening`."""
@@ -182,6 +192,7 @@ class Daemon:
             await self.broker.stop()  # who waits for a person or an issuer even now is told
             await draining
             await _end(background)
+            self._end_experiment()
             if self._following is not None:
                 await self._following
             await self.desk.close()
@@ -208,7 +219,10 @@ class Daemon:
             self.events.record("reload refused", {"why": error.message})
             raise
         before = list(self._issuers.values())
-        self._change_vaults(config)
+        self._end_experiment()
+        retired = self._custody.change(config, self.control)
+        if retired is not None:
+            self._later(retired.close(), "close a vault")
         self.broker.configure(config, self._exchange(config))
         self._config_error = self.broker.unusable = None
         self._retire(before)
@@ -254,41 +268,6 @@ class Daemon:
             self._config_error = error
             return Config(path=path)
 
-    def _unlock(self, vault: Vault, config: Config, *, autonomous: bool = False) -> Unlock:
-        return Unlock(
-            vault,
-            config.unlock,
-            self.clock,
-            refs=lambda: self.broker.config.refs(autonomous=autonomous),
-            audit=self.events,
-            announcer=self._announcer,
-        )
-
-    def _autonomous_unlock(self, config: Config) -> Unlock | None:
-        if config.autonomous_vault is None:
-            return None
-        return self._unlock(self._vaults.build(config.autonomous_vault), config, autonomous=True)
-
-    def _change_vaults(self, config: Config) -> None:
-        """Take over the vaults of `config`: what came from one that is no more, or is another now, is forgotten.
-
-        Raises `ConfigError` and `VaultUnavailable` before anything is changed.
-        """
-        old = self.broker.config
-        person = self._vaults.build(config.vault) if config.vault != old.vault else None
-        another = config.autonomous_vault != old.autonomous_vault
-        autonomous = self._autonomous_unlock(config) if another else self.unlocks.autonomous
-        if person is not None:
-            self.control.lock("the vault is another one now")
-            self.unlocks.person.replace(person)
-        if another:
-            self.control.lock_autonomous("the vault of autonomous clients is another one now")
-            if self.unlocks.autonomous is not None:
-                self._later(self.unlocks.autonomous.close(), "close a vault")
-            self.unlocks.autonomous = autonomous
-        for unlock in self.unlocks:
-            unlock.configure(config.unlock)
-
     def _vault_locked(self) -> None:
         self.control.happened(DesktopEvent.VAULT_LOCK)
 
@@ -303,12 +282,23 @@ class Daemon:
 
         self._following = asyncio.create_task(follow(), name="follow the desk")
 
-    async def _experiment(self, setting: str) -> dict[str, Any]:
-        from tokenbroker.vaults.op_experiment import daemon_observations  # noqa: PLC0415  # for `broker doctor op`
+    async def _experiment(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Call `op` for `broker doctor op`, which wants to know how that goes in a service."""
+        from tokenbroker.vaults.op_experiment import ServiceProbe  # noqa: PLC0415  # for a person who asks
 
-        return await daemon_observations(
-            self.broker.config.vault, setting, environ=self._environ, home=self._here.home, clock=self.clock
-        )
+        config = self.broker.config.vault
+        if config.backend != "op":
+            raise ConfigError(f"[vault] backend is `{config.backend}`, and only `op` asks through the app")
+        if self._probe is None:
+            self._probe = ServiceProbe(
+                config, environ=self._environ, home=self._here.home, clock=lambda: self.clock.now().elapsed
+            )
+        return await self._probe.answer(body)
+
+    def _end_experiment(self) -> None:
+        probe, self._probe = self._probe, None
+        if probe is not None:
+            self._later(probe.close(), "end an experiment")
 
     def _exchange(self, config: Config) -> Exchange:
         self._issuers = {

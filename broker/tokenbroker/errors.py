@@ -210,17 +210,29 @@ class CoolingDown(Locked):
 
 
 class VaultUnavailable(VaultError):
-    """The vault program or its app cannot be reached: not installed, not running, offline, not answering."""
+    """The vault program or its app cannot be reached: not installed, not running, offline, not answering.
+
+    With `retry_after` it is passing trouble of a vault that asks nobody; without, a person has to look.
+    """
 
     code = "vault_unavailable"
     status = 503
     oauth = "temporarily_unavailable"
+
+    @property
+    def retryable(self) -> bool:
+        """Whether it may pass without a person."""
+        return self.retry_after is not None
 
 
 class VaultNotInstalled(VaultUnavailable):
     """`op` is nowhere to be found."""
 
     code = "vault_not_installed"
+
+
+class NoCredential(VaultUnavailable):
+    """The access token that a vault needs for itself is not where it should be, or is not fit."""
 
 
 class SecretNotFound(VaultError):

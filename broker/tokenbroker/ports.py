@@ -61,6 +61,20 @@ class Vault(Protocol):
         """
         ...
 
+    async def probe(self) -> str:
+        """Return in a few words what is there, e.g. a version. Reads no secret and never prompts; for `broker doctor`.
+
+        Raises `VaultUnavailable` and `VaultNotInstalled` when nothing is.
+        """
+        ...
+
+    async def lock(self) -> None:
+        """Give up what the vault granted to us, so that the next read asks the person again; never during a read.
+
+        An adapter that holds nothing does nothing. May be called twice; a later read works.
+        """
+        ...
+
     async def close(self) -> None:
         """End helper processes and forget everything. May be called twice."""
         ...

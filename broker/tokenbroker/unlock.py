@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from tokenbroker.cooldown import CoolDown
-from tokenbroker.errors import BrokerError, Locked, SecretNotFound, VaultError
+from tokenbroker.cooldown import UNAVAILABLE_PAUSE, CoolDown
+from tokenbroker.errors import BrokerError, Locked, SecretNotFound, VaultError, VaultUnavailable
 from tokenbroker.memory import Memory
 from tokenbroker.model import Secret
 
@@ -85,6 +85,7 @@ class Unlock:
         self._reading_refs: frozenset[SecretRef] | None = None
         """What the read under way brings; `None`: something that nobody may join."""
         self._askers: list[Asker] = []
+        self._locking: asyncio.Task[None] | None = None
         self._pause = CoolDown(clock)
         self._closing: set[asyncio.Future[None]] = set()  # of earlier vaults; kept, or the loop may forget it half done
         self._locks = 0  # how often it was locked: who waited through a lock does not start a read of its own
@@ -179,21 +180,27 @@ class Unlock:
         return self._reading is not None
 
     def lock(self) -> int:
-        """Forget every secret and end a read that is under way. Returns how many secrets were forgotten."""
+        """Forget every secret, end a read that is under way, and give up what the vault granted.
+
+        Returns how many secrets were forgotten.
+        """
         forgotten = self._memory.forget()
         self._locks += 1
         if self._reading is not None and not self._reading.cancelling():
             self._reading.cancel()  # once: a second would cut short the vault's own tidying up
+        self._give_up_grant()
         return forgotten
 
     def expire(self) -> bool:
-        """Forget the secrets if the unlock is too old or was idle for too long; tell whether it was.
+        """Lock if the unlock is too old or was idle for too long; tell whether it was.
 
         A read that is under way goes on: whoever answers its prompt begins a new unlock.
         """
         ended = self._memory.expired(self._config, self._clock.now())
         if ended:
             self._memory.forget()
+            if self._reading is None:
+                self._give_up_grant()
         return ended
 
     def report(self) -> UnlockReport:
@@ -223,8 +230,29 @@ class Unlock:
         self.lock()
         if self._reading is not None:
             await asyncio.wait({self._reading})
+        await self._grant_given_up()
         await asyncio.gather(*self._closing, return_exceptions=True)
         await self._vault.close()
+
+    def _give_up_grant(self) -> None:
+        """Have the vault locked once no read is under way. Who asks next is to be asked by it, and waits for that."""
+        if self._locking is None:
+            self._locking = asyncio.create_task(self._lock_vault(self._reading), name="lock")
+            self._locking.add_done_callback(self._vault_is_locked)
+
+    async def _lock_vault(self, reading: asyncio.Task[object] | None) -> None:
+        if reading is not None:
+            await asyncio.wait({reading})
+        await self._vault.lock()
+
+    def _vault_is_locked(self, locking: asyncio.Task[None]) -> None:
+        self._locking = None
+        if not locking.cancelled() and (error := locking.exception()) is not None:
+            self._audit.record("vault not locked", {"why": type(error).__name__})
+
+    async def _grant_given_up(self) -> None:
+        while self._locking is not None:
+            await asyncio.wait({self._locking})
 
     async def _join(
         self, refs: frozenset[SecretRef], *, fresh: bool = False, asker: Asker | None = None, by_a_person: bool = False
@@ -275,10 +303,13 @@ class Unlock:
 
     async def _ask_vault(self, refs: frozenset[SecretRef], *, fresh: bool) -> Mapping[SecretRef, Secret | VaultError]:
         """Read, telling the person for whom; take note of how it went."""
+        await self._grant_given_up()
         self._announce()
         try:
             values = await self._vault.read(refs, fresh=fresh)
         except BrokerError as error:
+            if type(error) is VaultUnavailable and not self._vault.may_prompt and error.retry_after is None:
+                error.retry_after = UNAVAILABLE_PAUSE  # nobody has to do anything: whoever asks then, tries again
             self._pause.failed(error)
             self._audit.record("unlock failed", {"code": error.code, "why": error.message})
             raise

@@ -342,6 +342,23 @@ LOCKED = note("unlock", "op is locked; the next interactive program causes one p
             [fault("unlock", "op is locked; last: no app", "do this")],
             id="the app is not there",
         ),
+        pytest.param(
+            {"autonomous_vault": {**STATUS["vault"], "backend": "service-account"}},
+            [
+                LOCKED,
+                note(
+                    "unlock",
+                    "for autonomous clients, service-account is locked; the next program opens it, asking nobody",
+                    "broker unlock",
+                ),
+            ],
+            id="a vault for autonomous clients",
+        ),
+        pytest.param(
+            {"desk": {"sleep": {"does": "lock", "followed": False, "why": "there is no system bus"}}},
+            [LOCKED, note("desk", "sleep is to lock the vault and is not noticed: there is no system bus")],
+            id="an event that goes unnoticed",
+        ),
     ],
 )  # fmt: skip
 def test_what_the_daemon_says_is_judged(changes: dict[str, Any], expected: list[Finding]) -> None:

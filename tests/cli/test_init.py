@@ -353,6 +353,9 @@ def question(name: str, **given: str) -> Question:
         pytest.param("vault", {}, "Büro", False, id="a vault with other characters goes by its id"),
         pytest.param("item", {}, "Auth0-M2M-Search-Interactive-Prod", True, id="a long name is no secret"),
         pytest.param("item", {}, "Zx8kPq2LmN4vR7tYbC1dWs9f", False, id="a secret is no item"),
+        pytest.param("account", {"backend": "sdk"}, "", False, id="the SDK needs the account's name"),
+        pytest.param("vault_url", {"backend": "connect"}, "http://c.example", False, id="a Connect server by TLS"),
+        pytest.param("credential", {"backend": "connect"}, "eyJhbGciOiJFUzI1NiJ9", False, id="a token is no place"),
         pytest.param("service", {"backend": "keyring"}, "a/b", True, id="a keyring service may hold anything"),
         pytest.param("client_id", {}, "0oa1b2c3", False, id="the client id goes by reference"),
         pytest.param("owner", {}, "a\tb", False, id="no control characters"),
@@ -373,6 +376,10 @@ def test_answers_are_judged(name: str, given: dict[str, str], answer: str, accep
     [
         pytest.param({"owner": 'O\'Neill "the \\ owner" ü#'}, id="quotes in a name"),
         pytest.param({"backend": "keyring", "service": "a/b c"}, id="keyring"),
+        pytest.param({"backend": "service-account"}, id="service account"),
+        pytest.param({"backend": "service-account", "credential": "systemd://op"}, id="service account by systemd"),
+        pytest.param({"backend": "connect", "vault_url": "https://c.example/x/"}, id="connect"),
+        pytest.param({"backend": "sdk", "account": "Example Ltd"}, id="sdk"),
         pytest.param({"program": "/opt/my app/[ab]*"}, id="a program"),
         pytest.param({"profile": "search.v2"}, id="a name with a dot"),
         pytest.param({"preset": "entra", "audience": "", "scopes": "api://x/.default"}, id="entra"),
@@ -387,6 +394,8 @@ def test_what_is_accepted_is_valid(given: dict[str, str]) -> None:
         assert refusal(one, answer) is None
         answers[one.name] = answer
     config = parse(render(answers))
+    assert config.vault.credential == answers.get("credential")
+    assert config.vault.url == (answers["vault_url"].rstrip("/") if "vault_url" in answers else None)
     assert config.clients["main"].owner == answers["owner"]
     assert config.profiles[answers["profile"]].scopes == tuple(answers["scopes"].split())
     assert [str(ref) for ref in config.refs()] == [answers["client_id"], answers["client_secret"]]

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 from keyring.backend import KeyringBackend
 
+from tests.contract.kits_connect import ConnectKit
+from tests.contract.kits_sdk import SdkKit
+from tests.contract.kits_service_account import ServiceAccountKit
 from tests.fakes_vault import FakeVault
 from tests.standins.op_world import OpWorld
 from tokenbroker.config import VaultConfig
@@ -180,11 +183,12 @@ class OpKit:
         self.world.person("approve")
 
 
-@pytest.fixture(params=["fake", "dev", "keyring", "op"])
+@pytest.fixture(params=["fake", "dev", "keyring", "op", "service-account", "sdk", "connect"])
 def kit(request: pytest.FixtureRequest, tmp_path: Path) -> Kit:
     """Give each kind of vault in turn."""
     makers: dict[str, Callable[[], Kit]] = {
-        "fake": FakeKit, "dev": DevKit, "keyring": KeyringKit, "op": lambda: OpKit(tmp_path)
+        "fake": FakeKit, "dev": DevKit, "keyring": KeyringKit, "op": lambda: OpKit(tmp_path),
+        "sdk": lambda: SdkKit(tmp_path), "connect": ConnectKit, "service-account": lambda: ServiceAccountKit(tmp_path),
     }  # fmt: skip
     return makers[request.param]()
 
@@ -258,8 +262,8 @@ async def test_closing_before_any_read_does_no_harm(vault: Vault) -> None:
 
 
 async def test_vault_has_a_name_and_says_whether_it_may_prompt(vault: Vault) -> None:
-    assert vault.name in {"fake", "dev", "keyring", "op"}
-    assert vault.may_prompt
+    assert vault.name in {"fake", "dev", "keyring", "op", "service-account", "sdk", "connect"}
+    assert vault.may_prompt is (vault.name not in {"connect", "service-account"})
 
 
 async def test_repr_of_an_answer_shows_no_secret(kit: Kit, vault: Vault) -> None:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 BIN = Path(sys.executable).parent
+BROKER = BIN / "broker"
 PATIENCE = 20.0  # seconds; nothing here takes one, but machines are slow sometimes
 LOOK = 0.005  # seconds between two looks at something that another process does
 API = "https://api.example"  # an audience
@@ -118,9 +119,11 @@ class Rig:
         """Write config.toml."""
         self.config.write_text(text)
 
-    def serve(self, *options: str) -> Daemon:
-        """Start the daemon; use it as `with rig.serve() as daemon:`."""
-        return Daemon(self, options)
+    def serve(
+        self, *options: str, pass_fds: Sequence[int] = (), command: Sequence[str | Path] = (BROKER,), **environ: str
+    ) -> Daemon:
+        """Start the daemon; use it as `with rig.serve() as daemon:`. `command` is what stands before `serve`."""
+        return Daemon(self, options, pass_fds=pass_fds, command=command, environ=environ)
 
     def run(self, *command: str | Path, **environ: str) -> Ran:
         """Run a command to its end."""
@@ -183,13 +186,23 @@ def finished(running: Running) -> Ran:
 class Daemon:
     """`broker serve --config F --socket S` as a process."""
 
-    def __init__(self, rig: Rig, options: Sequence[str]) -> None:
+    def __init__(
+        self,
+        rig: Rig,
+        options: Sequence[str],
+        *,
+        pass_fds: Sequence[int] = (),
+        command: Sequence[str | Path] = (BROKER,),
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
         self._rig = rig
+        self._killed = False
         self._log = rig.folder / "daemon.log"
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [BIN / "broker", "serve", "--config", rig.config, "--socket", rig.socket, *options],
-                env=rig.environ(),
+                [*command, "serve", "--config", rig.config, "--socket", rig.socket, *options],
+                env=rig.environ(**(environ or {})),
+                pass_fds=pass_fds,
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -211,7 +224,7 @@ class Daemon:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self.process.returncode == -signal.SIGKILL:
+        if self._killed:
             return
         code = self.stop()
         if kind is None:
@@ -230,10 +243,11 @@ class Daemon:
             self.kill()
             raise
 
-    def kill(self) -> None:
+    def kill(self, number: int = signal.SIGKILL) -> None:
         """End it as a crash does; what it should leave behind is then not checked."""
-        self.process.kill()
-        self.process.wait()
+        self._killed = True
+        self.process.send_signal(number)
+        self.process.wait(PATIENCE)
 
     def hang_up(self) -> None:
         """Have it read its configuration again."""

@@ -34,13 +34,13 @@ def test_any_number_of_programs_cause_one_prompt_and_one_exchange(
     assert rig.op.overlapping() == []
 
 
-def test_other_profiles_and_a_lock_cost_no_further_prompt(rig: Rig, daemon: Daemon) -> None:
-    """All references are read at once; after `broker lock` the app still knows the daemon's terminal session."""
+def test_other_profiles_cost_no_further_prompt_and_a_lock_costs_one(rig: Rig, daemon: Daemon) -> None:
+    """All references are read at once. `broker lock` gives up the app's authorization, so that it asks again."""
     assert rig.token("search").token != rig.token("write").token
     assert len(rig.op.calls()) == 1
     assert rig.broker("lock").out == "locked: forgot 4 secrets and 2 tokens\n"
     assert rig.token("search").token
-    assert (rig.op.prompts(), len(rig.op.calls())) == (1, 2)
+    assert (rig.op.prompts(), len(rig.op.calls())) == (2, 2)
 
 
 def test_dismissed_prompt_is_a_refusal_for_all_and_asks_nobody_again(rig: Rig, daemon: Daemon) -> None:
@@ -88,17 +88,15 @@ def test_lock_while_the_prompt_is_open_ends_the_wait(rig: Rig, daemon: Daemon) -
     rig.op.wait_until(OpWorld.dialog_open)
     assert rig.broker("lock").seconds < 2
     ran = finished(waiting)
-    assert (ran.code, ran.message, ran.hint) == (5, "the vault was locked meanwhile", "unlock it with `broker unlock`")
+    assert (ran.code, ran.hint) == (5, "unlock it with `broker unlock`")
+    assert ran.message.startswith("the vault was locked meanwhile")
     wait_until(lambda: rig.op.calls()[0].outcome == "killed")
     rig.op.person("approve")
     assert rig.token("search").token
 
 
-def test_impatient_locks_keep_the_terminal_session_and_so_the_grant(rig: Rig, daemon: Daemon) -> None:
-    """An `op` that is slow to end is waited for, however often `broker lock` is repeated meanwhile.
-
-    Were it ended by force, the terminal session would end with it, and the next unlock cost another prompt.
-    """
+def test_impatient_locks_end_a_slow_op_in_good_order_and_cost_one_prompt(rig: Rig, daemon: Daemon) -> None:
+    """An `op` that is slow to end is waited for, however often `broker lock` is repeated meanwhile."""
     assert rig.token("search").token
     rig.broker("lock")
     rig.op.fault("ignore-sigterm")
@@ -108,12 +106,12 @@ def test_impatient_locks_keep_the_terminal_session_and_so_the_grant(rig: Rig, da
         assert rig.ask("POST", "/v1/lock", b"{}", admin=True)[0] == 200
     assert finished(waiting).code == 5
     assert rig.token("search").token
-    assert rig.op.prompts() == 1
-    assert len({call.sid for call in rig.op.calls()}) == 1
+    assert [call.outcome for call in rig.op.calls()] == ["ok", "killed", "ok"]
+    assert rig.op.overlapping() == []
 
 
 def test_helper_that_dies_while_a_lock_waits_for_it_is_replaced(rig: Rig, daemon: Daemon) -> None:
-    """The log says so in one line without a traceback (the rig looks), and the next caller may cause a prompt."""
+    """Without a traceback in the log (the rig looks), and the next caller may cause a prompt."""
     rig.op.person("hang")
     rig.op.fault("ignore-sigterm")
     waiting = rig.start(BIN / "broker-token", "search")
@@ -123,7 +121,6 @@ def test_helper_that_dies_while_a_lock_waits_for_it_is_replaced(rig: Rig, daemon
     assert finished(waiting).code == 5
     rig.op.person("approve")
     assert rig.token("search").token
-    assert "Restarting the helper that runs op" in daemon.log
 
 
 @pytest.mark.parametrize("how", [("--as", "autonomous"), ("--no-prompt",)], ids=["autonomous", "no-prompt"])

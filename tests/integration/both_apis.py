@@ -8,19 +8,23 @@ from typing import TYPE_CHECKING, Any
 from tokenbroker.api.admin import AdminApi
 from tokenbroker.api.public import PublicApi
 from tokenbroker.control import Control
+from tokenbroker.errors import UsageError
 from tokenbroker.otp import OneTimePasswords
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from tests.service.world import World
     from tokenbroker.events import Events
 
 
-async def experiment(setting: str) -> dict[str, Any]:
+async def experiment(body: Mapping[str, Any]) -> dict[str, Any]:
     """Answer as the daemon does when asked to try `op`."""
-    calls = [{"number": 1, "seconds": 1.5, "outcome": "ok"}]
-    return {"setting": setting, "op_version": "2.40.0", "calls": calls}
+    if body.get("setting") == "end":
+        return {"setting": "end"}
+    if "setting" not in body:
+        raise UsageError("the request needs a `setting`")
+    return {"setting": body["setting"], "session": 1, "caller": 1, "outcome": "ok", "seconds": 1.5, "text": ""}
 
 
 def both_apis(

@@ -42,11 +42,11 @@ ALLOWED_ENV = {"HOME", "USER", "LOGNAME", "PATH", "LANG", "TMPDIR", "OP_BIOMETRI
                "XDG_CONFIG_HOME", "DBUS_SESSION_BUS_ADDRESS", "DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY"}  # fmt: skip
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[OpWorld]:
-    """Give a world with two items, a person who approves, and little patience."""
+@pytest.fixture(params=TTY_POLICIES)
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpWorld]:
+    """Give a world with two items, a person who approves, and little patience, under each policy in turn."""
     made = OpWorld.create(tmp_path)
-    made.set(latency="none", time_scale=0.001)
+    made.set(latency="none", time_scale=0.001, tty_policy=request.param)
     made.add_item("Agents", "m2m", {"username": "client-id", "credential": "s3cret-interactive"})
     made.add_item("Agents", "cron", {"credential": "s3cret-autonomous"})
     made.install(tmp_path / "programs")
@@ -74,12 +74,8 @@ def vault(make: Callable[..., OpVault]) -> OpVault:
     return make()
 
 
-@pytest.mark.parametrize("policy", TTY_POLICIES)
-async def test_one_prompt_serves_every_read_of_the_daemons_life(
-    world: OpWorld, vault: OpVault, policy: TtyPolicy
-) -> None:
+async def test_one_prompt_serves_every_read_of_the_daemons_life(world: OpWorld, vault: OpVault) -> None:
     """All references take one call, and as the terminal session lasts one prompt, whatever the app makes of no tty."""
-    world.tty_policy(policy)
     for _ in range(3):
         assert await vault.read(GOOD) == GOOD
     calls = world.calls()
@@ -88,9 +84,7 @@ async def test_one_prompt_serves_every_read_of_the_daemons_life(
     assert calls[0].tty
 
 
-@pytest.mark.parametrize("policy", TTY_POLICIES)
-async def test_new_session_costs_one_prompt_whatever_is_read(world: OpWorld, vault: OpVault, policy: TtyPolicy) -> None:
-    world.tty_policy(policy)
+async def test_new_session_costs_one_prompt_whatever_is_read(world: OpWorld, vault: OpVault) -> None:
     for _ in range(2):
         assert await vault.read(GOOD) == GOOD
         await vault.close()
@@ -207,6 +201,17 @@ async def test_cancelled_read_ends_op_and_the_session_stays(world: OpWorld, vaul
     assert world.calls()[1].outcome == "killed"
     assert await vault.read(GOOD) == GOOD
     assert world.prompts() == 1
+
+
+async def test_words_that_drip_for_longer_than_the_limit_are_cut_short(
+    world: OpWorld, make: Callable[..., OpVault]
+) -> None:
+    """The limit is for the whole call, however much is heard meanwhile."""
+    world.fault("slow-stderr", seconds=30)
+    began = time.monotonic()
+    with pytest.raises(PromptUnanswered):
+        await make(prompt_timeout=0.5).read(GOOD)
+    assert time.monotonic() - began < 10
 
 
 # --- failures that concern everything ---------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
@@ -48,7 +48,7 @@ class Room:
         self.made.append(FakeDesktop(self.missing))
         return self.made[-1]
 
-    async def configure(self, backend: str = "op", **unlock: Literal["lock", "keep"]) -> FakeDesktop | None:
+    async def configure(self, backend: str = "op", **unlock: Any) -> FakeDesktop | None:
         config = replace(configuration(unlock=UnlockConfig(**unlock)), vault=VaultConfig(backend))
         self.world.broker.config = config
         await self.desk.follow(config)

@@ -29,8 +29,8 @@ A, B = SecretRef("op://V/a/f"), SecretRef("op://V/b/f")
 class Lock:
     """An Unlock with its parts at hand."""
 
-    def __init__(self, **limits: float | None) -> None:
-        self.vault = FakeVault({str(A): "secret a", str(B): "secret b"})
+    def __init__(self, *, may_prompt: bool = True, **limits: float | None) -> None:
+        self.vault = FakeVault({str(A): "secret a", str(B): "secret b"}, may_prompt=may_prompt)
         self.clock = FakeClock()
         self.refs = [A, B]
         self.audit = Recorder()
@@ -326,3 +326,22 @@ async def test_who_may_not_prompt_is_told_locked_whatever_went_wrong_before() ->
         await lock.get()
     with pytest.raises(Locked, match="when last tried: the app is not running"):
         await lock.get(may_prompt=False)
+
+
+@pytest.mark.parametrize(
+    ("may_prompt", "retryable"),
+    [
+        pytest.param(True, False, id="an app that is not there needs a person"),
+        pytest.param(False, True, id="a server that is not there may be back"),
+    ],
+)
+async def test_trouble_with_a_vault_that_asks_nobody_is_passing(may_prompt: bool, retryable: bool) -> None:  # noqa: FBT001
+    lock = Lock(may_prompt=may_prompt)
+    lock.vault.raises = VaultUnavailable("x")
+    for seconds in (0.0, 3.0):  # the second is told what is remembered, and how long it still holds
+        await lock.clock.advance(seconds)
+        with pytest.raises(VaultUnavailable) as caught:
+            await lock.get()
+        assert caught.value.retryable is retryable
+        assert caught.value.retry_after == (UNAVAILABLE_PAUSE - seconds if retryable else None)
+    assert len(lock.vault.reads) == 1

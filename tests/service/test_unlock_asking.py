@@ -27,10 +27,11 @@ class Desk:
         self.vault = FakeVault({str(A): "a", str(B): "b", str(OTP): "123456"}, may_prompt=may_prompt, name="op")
         self.audit = Recorder()
         self.screen = FakeAnnouncer()
+        self.clock = FakeClock()
         self.unlock = Unlock(
             self.vault,
             UnlockConfig(announce=announce),
-            FakeClock(),
+            self.clock,
             refs=lambda: [A, B],
             audit=self.audit,
             announcer=self.screen,
@@ -207,3 +208,46 @@ async def test_a_read_can_find_the_vault_locked(error: VaultError, locks: bool) 
         await desk.unlock.reread([A])
     await settle()
     assert noticed == [True] * locks
+
+
+async def test_locking_gives_up_what_the_vault_granted_and_the_next_read_waits_for_that() -> None:
+    """Else the next program would be served without the person being asked, minutes after they locked."""
+    desk = Desk()
+    await desk.get()
+    desk.unlock.lock()
+    assert await desk.get() == "a"
+    assert desk.vault.locked == 1
+
+
+async def test_the_vault_is_locked_after_the_read_that_a_lock_ended() -> None:
+    desk = Desk()
+    desk.vault.gate.clear()
+    asking = asyncio.ensure_future(desk.get())
+    await settle()
+    desk.unlock.lock()
+    with pytest.raises(Locked):
+        await asking
+    await settle()
+    assert desk.vault.locked == 1  # and the fake refuses to be locked during a read
+
+
+async def test_the_end_of_an_unlock_gives_up_the_grant_as_well() -> None:
+    desk = Desk()
+    await desk.get()
+    desk.clock.sleep_machine(13 * 3600)
+    assert desk.unlock.expire()
+    await settle()
+    assert desk.vault.locked == 1
+
+
+async def test_a_vault_that_cannot_be_locked_is_recorded_and_read_all_the_same() -> None:
+    desk = Desk()
+
+    async def fails() -> None:
+        raise OSError("secret text")
+
+    desk.vault.lock = fails  # type: ignore[method-assign]
+    await desk.get()
+    desk.unlock.lock()
+    assert await desk.get() == "a"
+    assert desk.audit.named("vault not locked") == [{"why": "OSError"}]

@@ -20,14 +20,16 @@ import shlex
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tests.standins.op.state import DEFAULTS, Store
+from tests.standins.op_things import Field, File, make_field, make_file, make_id, sections_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Sequence
 
 Prompt = Literal["approve", "dismiss", "ignore", "hang"]
 TtyPolicy = Literal["tty", "shared-no-tty", "always-prompt"]
@@ -53,7 +55,6 @@ FaultKind = Literal[
 Mode = Literal["user", "manual", "sa", "connect", "none"]
 
 ROOT = Path(__file__).resolve().parents[2]
-ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 SHEBANG_LIMIT = 120  # bytes; the smallest limit of the systems we run on is 127
 HOSTILE_VALUES = {
     "reserved characters": "a+b%2F/c&d=e?f#g",
@@ -67,21 +68,6 @@ HOSTILE_VALUES = {
     "one mebibyte": "x" * (1 << 20),
 }
 """Values that a careless reader damages: claim → value."""
-PLAIN_LABELS = {"username", "hostname", "type", "filename", "client id", "client_id", "url", "account", "notesplain"}
-TEMPLATE_PURPOSES = {"username": "USERNAME", "password": "PASSWORD", "notesPlain": "NOTES"}
-TEMPLATE_IDS = {*TEMPLATE_PURPOSES, "credential", "type", "filename", "validFrom", "expires", "hostname"}
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """One field, where a bare value is not enough."""
-
-    value: str = ""
-    type: str = "CONCEALED"
-    section: str | None = None
-    id: str | None = None
-    openssh: str | None = None
-    """What `?ssh-format=openssh` prints, for SSHKEY."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +92,8 @@ class Call:
     pid: int
     ppid: int
     cwd: str
+    sa_token: str
+    """SHA-256 of the service account's token in the environment; empty for none."""
     others: int
     """How many other calls were alive when this one began."""
     start: float
@@ -141,7 +129,7 @@ class OpWorld:
         """Add an account and return its id. In mode `manual` it has a shorthand, its first label."""
         with self.store.change() as state:
             account = {"url": url, "email": email}
-            account |= {"user_uuid": _id(f"user {url}").upper(), "account_uuid": _id(f"account {url}").upper()}
+            account |= {"user_uuid": make_id(f"user {url}").upper(), "account_uuid": make_id(f"account {url}").upper()}
             if state["mode"] == "manual":
                 account["shorthand"] = url.split(".", maxsplit=1)[0]
             state["accounts"].append(account)
@@ -156,31 +144,33 @@ class OpWorld:
         self,
         vault: str,
         title: str,
-        fields: Mapping[str, str | Field] | None = None,
+        fields: Mapping[str, str | Field] | Sequence[tuple[str, str | Field]] | None = None,
         *,
         category: str = "API_CREDENTIAL",
         archived: bool = False,
-        files: Mapping[str, str] | None = None,
+        files: Mapping[str, str | File] | None = None,
         urls: tuple[str, ...] = (),
         tags: tuple[str, ...] = (),
     ) -> str:
         """Add an item, and its vault if there is none of that name, and return its id.
 
         `fields`: label → value. A bare value is concealed unless the label is one of a plain thing (`username`,
-        `hostname`, `client id`, …). Titles may repeat.
+        `hostname`, `client id`, …). Titles may repeat; labels may too, in a list of pairs.
         """
         with self.store.change() as state:
             known = {v["name"]: v["id"] for v in state["vaults"]}
             vault_id = known.get(vault) or _add_vault(state, vault, None)
-            item_id = _id(f"item {len(state['items'])} {vault} {title}")
+            item_id = make_id(f"item {len(state['items'])} {vault} {title}")
             item: dict[str, Any] = {"id": item_id, "title": title, "version": 1}
             item |= {"vault": {"id": vault_id, "name": vault}, "category": category}
-            item |= {"last_edited_by": _id("editor").upper()}
+            item |= {"last_edited_by": make_id("editor").upper()}
             item |= {"created_at": "2026-01-31T10:00:00Z", "updated_at": "2026-02-01T10:00:00Z"}
             item |= {"tags": list(tags)} if tags else {}
             item |= {"urls": [{"href": url, "primary": i == 0} for i, url in enumerate(urls)]} if urls else {}
-            item["fields"] = [_field(vault, title, category, label, spec) for label, spec in (fields or {}).items()]
-            item |= {"files": [_file(item_id, name, text) for name, text in files.items()]} if files else {}
+            pairs = list(fields.items() if isinstance(fields, Mapping) else fields or [])
+            item["fields"] = [make_field((vault, title, category), *pair, at=at) for at, pair in enumerate(pairs)]
+            item |= {"files": [make_file(item_id, name, text) for name, text in files.items()]} if files else {}
+            item |= sections_of([*item["fields"], *item.get("files", [])])
             item |= {"state": "ARCHIVED"} if archived else {}
             state["items"].append(item)
         return item_id
@@ -205,11 +195,12 @@ class OpWorld:
         integration: bool | None = None,
         integration_without_settings: bool | None = None,
         whoami_works: bool | None = None,
+        asks_every_call: bool | None = None,
         fault: AppFault | Literal["keep"] | None = "keep",
     ) -> None:
         """Change facts of the app; what is not given stays. `fault=None` mends it."""
         changes = {"running": running, "integration": integration, "whoami_works": whoami_works}
-        changes["integration_without_settings"] = integration_without_settings
+        changes |= {"integration_without_settings": integration_without_settings, "asks_every_call": asks_every_call}
         with self.store.change() as state:
             state["app"] |= {key: value for key, value in changes.items() if value is not None}
             if fault != "keep":
@@ -263,6 +254,17 @@ class OpWorld:
         """Set keys of the service account: `vaults`, `generation`, `first_call_unauthenticated`, `fault`."""
         with self.store.change() as state:
             state["sa"].update(values)
+
+    def refuse_token(self, token: str, why: Literal["deleted", "device-mismatch"] = "deleted") -> None:
+        """Have 1Password refuse this token of a service account from now on."""
+        with self.store.change() as state:
+            state["sa"]["refused"][hashlib.sha256(token.encode()).hexdigest()] = why
+
+    def limit(self, name: str, limit: int, used: int = 0) -> None:
+        """Set an allowance, e.g. `token read`, and what is used of it in a window that begins now."""
+        with self.store.change() as state:
+            since = time.time() + state["clock_offset"] if used else None
+            state["ratelimit"][name] |= {"limit": limit, "used": used, "since": since}
 
     # misbehaviour
 
@@ -356,34 +358,7 @@ def _shebang(python: str) -> str:
     return f"#!/bin/sh\n'''exec' {shlex.quote(python)} -IS \"$0\" \"$@\"\n' '''\n"
 
 
-def _id(seed: str) -> str:
-    """Return 26 characters of lower-case base32, the same for the same seed."""
-    return "".join(ALPHABET[byte % 32] for byte in hashlib.sha256(seed.encode()).digest()[:26])
-
-
 def _add_vault(state: dict[str, Any], name: str, account: str | None) -> str:
-    vault = {"id": _id(f"vault {len(state['vaults'])} {name}"), "name": name, "content_version": 1}
+    vault = {"id": make_id(f"vault {len(state['vaults'])} {name}"), "name": name, "content_version": 1}
     state["vaults"].append(vault | ({"account": account} if account else {}))
     return str(vault["id"])
-
-
-def _field(vault: str, title: str, category: str, label: str, spec: str | Field) -> dict[str, Any]:
-    if isinstance(spec, str):
-        spec = Field(spec, type="STRING" if label.lower() in PLAIN_LABELS else "CONCEALED")
-    own_id = spec.id or (label if label in TEMPLATE_IDS else _id(f"field {title} {spec.section} {label}"))
-    field: dict[str, Any] = {"id": own_id, "type": spec.type, "label": label, "value": spec.value}
-    path = [vault, title, label]
-    if spec.section is not None:
-        field["section"] = {"id": f"Section_{_id(spec.section)}", "label": spec.section}
-        path.insert(2, spec.section)
-    if label in TEMPLATE_PURPOSES and (category == "LOGIN" or label == "notesPlain"):
-        field["purpose"] = TEMPLATE_PURPOSES[label]
-    if spec.openssh is not None:
-        field["openssh"] = spec.openssh
-    return field | {"reference": "op://" + "/".join(path)}
-
-
-def _file(item_id: str, name: str, text: str) -> dict[str, Any]:
-    own_id = _id(f"file {item_id} {name}")
-    where = f"/v1/vaults/items/{item_id}/files/{own_id}/content"
-    return {"id": own_id, "name": name, "size": len(text.encode()), "content_path": where, "content": text}

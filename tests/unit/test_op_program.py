@@ -115,3 +115,22 @@ def test_environment_is_an_allow_list(tmp_path: Path) -> None:
         "XDG_RUNTIME_DIR": "/run/user/1", "HTTPS_PROXY": "http://proxy", "OP_CONFIG_DIR": "/c",
         "OP_BIOMETRIC_UNLOCK_ENABLED": "true",
     }  # fmt: skip
+
+
+def test_service_accounts_environment_has_its_token_and_no_way_to_the_app(tmp_path: Path) -> None:
+    daemons = {"OP_CONNECT_HOST": "h", "OP_CONNECT_TOKEN": "t", "OP_ACCOUNT": "a", "DISPLAY": ":0", "LC_ALL": "C",
+               "OP_SERVICE_ACCOUNT_TOKEN": "ops_other", "OP_CONFIG_DIR": "/c", "https_proxy": "http://p"}  # fmt: skip
+    given = op_program.service_account_environment(daemons, tmp_path, "ops_mine")
+    assert given == {
+        "HOME": str(tmp_path), "PATH": op_program.SANE_PATH, "LC_ALL": "C", "OP_CONFIG_DIR": "/c",
+        "https_proxy": "http://p", "OP_BIOMETRIC_UNLOCK_ENABLED": "false", "OP_LOAD_DESKTOP_APP_SETTINGS": "false",
+        "OP_SERVICE_ACCOUNT_TOKEN": "ops_mine",
+    }  # fmt: skip
+    assert "OP_SERVICE_ACCOUNT_TOKEN" not in op_program.service_account_environment(daemons, tmp_path, None)
+
+
+def test_setting_that_keeps_op_out_of_the_apps_folder_is_passed_on_and_never_made(tmp_path: Path) -> None:
+    """Whether the app is still reached with it is unknown: a person may try, we do not decide."""
+    name = "OP_LOAD_DESKTOP_APP_SETTINGS"
+    assert op_environment({name: "false"}, tmp_path)[name] == "false"
+    assert name not in op_environment({}, tmp_path)

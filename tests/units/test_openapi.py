@@ -192,9 +192,9 @@ async def test_the_admin_socket_answers_as_described(running: Sockets) -> None:
     for path in ("/v1/lock", "/v1/unlock", "/v1/reload"):
         assert (await running.send("admin", "POST", path)).status == 200
     assert json.loads((await running.send("admin", "GET", "/v1/status")).body)["last_lock"]
-    for setting in ("terminal", "plain"):
-        body = json.dumps({"setting": setting}).encode()
-        assert (await running.send("admin", "POST", "/v1/op-experiment", body)).status == 200
+    for setting in ("terminal", "plain", "end"):
+        tried = json.dumps({"setting": setting}).encode()
+        assert (await running.send("admin", "POST", "/v1/op-experiment", tried)).status == 200
 
 
 async def test_two_vaults_that_are_being_read_are_shown_as_described() -> None:

@@ -286,7 +286,9 @@ def test_node_packages_are_pinned_and_installed_once(machine: Machine) -> None:
     assert machine.run("scripts/setup-node")[0] == 0
     assert machine.run("scripts/setup-node") == (0, "")
     (call,) = machine.installed()
-    assert call.endswith("--no-package-lock --prefix .cache/node oidc-provider@9.13.3 jose@6.2.18")
+    assert call.endswith(
+        "--no-package-lock --prefix .cache/node oidc-provider@9.13.3 jose@6.2.18 @stoplight/prism-cli@5.14.2"
+    )
 
 
 @pytest.mark.parametrize(

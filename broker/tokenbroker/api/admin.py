@@ -15,7 +15,7 @@ from tokenbroker.api.routes import Api, json_object, json_response
 from tokenbroker.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from tokenbroker.api.messages import Request
     from tokenbroker.api.routes import Route
@@ -43,7 +43,7 @@ class AdminApi(Api):
         control: Control,
         about: Callable[[], dict[str, Any]],
         reload: Callable[[], None],
-        experiment: Callable[[str], Awaitable[dict[str, Any]]],
+        experiment: Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]],
     ) -> None:
         """Serve `broker` to processes of `uid`.
 
@@ -113,10 +113,7 @@ class AdminApi(Api):
         return json_response({"profiles": len(self._broker.config.profiles)})
 
     async def _experimented(self, request: Request) -> Response:
-        setting = json_object(request).get("setting")
-        if setting not in {"terminal", "plain"}:
-            raise UsageError("the request needs `setting`, which is `terminal` or `plain`")
-        return json_response(await self._experiment(setting))
+        return json_response(await self._experiment(json_object(request)))
 
     def _metrics(self, _request: Request) -> Response:
         now = self._clock.now()

@@ -87,7 +87,9 @@ def _add_options(name: str, verb: argparse.ArgumentParser) -> None:
 def _add_doctor_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("what", nargs="?", choices=("op",), help="op: find out, with you, when 1Password asks")
     verb.add_argument("--read", action="store_true", help="read every reference, which may cause a prompt; show none")
-    verb.add_argument("--wait", metavar="DURATION", help="op: how long to leave a grant unused, such as 11m")
+    verb.add_argument(
+        "--wait", metavar="DURATION", help="op: also try an authorization that was left unused so long, such as 11m"
+    )
     verb.add_argument("--report", metavar="FILE", help="op: where to write what can be sent to us; else stdout")
 
 

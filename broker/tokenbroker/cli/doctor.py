@@ -1,4 +1,4 @@
-"""The verb that checks everything and names the next command for each fault. It never prompts."""
+"""The verb that checks everything and names the next command for each fault. It prompts only when told to."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tokenbroker.cli.checks.configuration import check_file, check_profiles
 from tokenbroker.cli.checks.daemon import check_status
 from tokenbroker.cli.checks.issuers import check_issuers
 from tokenbroker.cli.checks.places import check_environment, check_socket, check_units
+from tokenbroker.cli.checks.reading import read_references
 from tokenbroker.cli.checks.vault import check_vault
 from tokenbroker_client import transport
 from tokenbroker_client.errors import ClientError
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 
 def doctor(arguments: argparse.Namespace, here: Surroundings) -> int:
     """Print what was found; 1 if anything is to be mended, else 0."""
+    if arguments.what == "op":
+        from tokenbroker.cli.doctor_op import doctor_op  # noqa: PLC0415  # another thing altogether
+
+        return doctor_op(arguments, here)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # whatever the terminal cannot show must not end the check
     return asyncio.run(_doctor(arguments, here))
@@ -51,6 +56,8 @@ async def examine(arguments: argparse.Namespace, here: Surroundings) -> list[Fin
         findings += check_profiles(config)
         vault, issuers = await asyncio.gather(check_vault(config, here), check_issuers(config, here.environ))
         findings += [*vault, *issuers]
+        if arguments.read:
+            findings += await read_references(arguments, config, here)
     backend = config.vault.backend if config is not None else None
     return [
         *findings,

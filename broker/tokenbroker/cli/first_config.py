@@ -19,6 +19,7 @@ _HEAD: Final = """\
 version = 1
 """
 _VAULT: Final = "Where secrets are kept: `op` is 1Password, opened with one prompt."
+_VAULT_KEYS: Final = {"backend": "backend", "account": "account", "url": "vault_url", "credential": "credential"}
 _ISSUER: Final = "The OAuth authorization server that mints the tokens."
 _CLIENT: Final = "The OAuth client. For programs of the other agent_type, add another client to the profile."
 _PROFILE: Final = "What a token is for; programs ask for it by this name, and never get more scopes than these."
@@ -31,7 +32,7 @@ def render(answers: Mapping[str, str]) -> str:
     peer = "" if answers["program"] == ANY else f"peer = {{ exe = {_quoted(answers['program'])} }}\n"
     return "\n".join([
         _HEAD,
-        _table("vault", _VAULT, {"backend": answers["backend"], "account": answers.get("account", "")}),
+        _table("vault", _VAULT, {key: answers.get(name, "") for key, name in _VAULT_KEYS.items()}),
         _table("issuers.main", _ISSUER, {name: answers[name] for name in ("preset", "url", "token_endpoint")}),
         _table(
             "clients.main",

@@ -16,7 +16,7 @@ from urllib.parse import quote
 from tokenbroker.config import ClientConfig, IssuerConfig, sections
 from tokenbroker.config.fields import Problem, check_name, choice, text
 from tokenbroker.config.presets import PRESETS
-from tokenbroker.config.values import issuer_url, secret_reference, token_url
+from tokenbroker.config.values import credential, issuer_url, secret_reference, service_url, token_url
 from tokenbroker.model import AgentType
 
 if TYPE_CHECKING:
@@ -77,11 +77,13 @@ def _about_issuer(answers: Mapping[str, str]) -> Iterator[Question]:
 
 
 def _about_secrets(answers: Mapping[str, str]) -> Iterator[Question]:
-    explain = "op: 1Password by its app and `op`; keyring: the system's own"
+    explain = (
+        "op: 1Password by its app and `op`; sdk: by its app alone; service-account, connect: without a person; "
+        "keyring: the system's own"
+    )
     yield Question("backend", "where the client's secret is kept", choice(*sections.BACKENDS), "op", explain)
-    if answers["backend"] == "op":
-        explain = "sign-in address such as my.1password.com; empty: the one that `op` used last"
-        yield Question("account", "1Password account", _optional(_harmless), "", explain)
+    yield from _about_access(answers["backend"])
+    if answers["backend"] != "keyring":
         yield Question("vault", "1Password vault", _op_name, None, "its name or id")
         yield Question("item", "1Password item", _op_name, None, "its name or id")
         place = f"op://{answers['vault']}/{answers['item']}"
@@ -94,6 +96,24 @@ def _about_secrets(answers: Mapping[str, str]) -> Iterator[Question]:
     yield Question("client_id", "reference of the client id", reference, f"{place}/{names[0]}")
     explain = "where the secret is, never the secret itself"
     yield Question("client_secret", "reference of the client secret", reference, f"{place}/{names[1]}", explain)
+
+
+def _about_access(backend: str) -> Iterator[Question]:
+    """Ask what this kind of vault needs to be opened."""
+    keys = sections.VAULT_KEYS[backend]
+    if backend == "op":
+        explain = "sign-in address such as my.1password.com; empty: the one that `op` used last"
+        yield Question("account", "1Password account", _optional(_harmless), "", explain)
+    elif "account" in keys:
+        yield Question("account", "1Password account", _harmless, None, "its name, as the app shows it")
+    if "url" in keys:
+        yield Question(
+            "vault_url", "Connect server", service_url, None, "its address, such as https://connect.example.com"
+        )
+    if "credential" in keys:
+        explain = "where its access token is, never the token itself; fd://N and systemd://NAME are the others"
+        proposal = f"keyring://tokenbroker/{backend}"
+        yield Question("credential", "access token", credential, proposal, explain)
 
 
 def _about_use() -> Iterator[Question]:

@@ -50,6 +50,13 @@ class DevVault:
             raise PromptDismissed("the development prompt was dismissed", hint="run `broker unlock` and approve it")
         return {ref: self._values.get(ref) or _missing(ref) for ref in refs}
 
+    async def probe(self) -> str:
+        """Say that it is there."""
+        return "development parts"
+
+    async def lock(self) -> None:
+        """Nothing is held."""
+
     async def close(self) -> None:
         """Forget every value. May be called twice."""
         self._values.clear()

@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 class VaultFactory:
     """Makes vaults; keeps what can be read only once, for the vaults of later configurations."""
 
-    def __init__(self, environ: Mapping[str, str], home: Path, *, uid: int, clock: Clock) -> None:
-        """`environ` and `home` are the daemon's own."""
+    def __init__(
+        self, environ: Mapping[str, str], home: Path, *, uid: int, clock: Clock, state_folder: Path | None = None
+    ) -> None:
+        """`environ` and `home` are the daemon's own; in `state_folder` is what `broker doctor op` found out."""
         self._environ = environ
         self._home = home
+        self._state_folder = state_folder
         self._clock = clock
         self._credentials = CredentialSources(environ, uid=uid)
 
@@ -31,9 +34,7 @@ class VaultFactory:
         environ, home = self._environ, self._home
         match config.backend:
             case "op":
-                from tokenbroker.vaults.op import OpVault  # noqa: PLC0415  # as the module says
-
-                return OpVault(config, environ=environ, home=home)
+                return self._op(config)
             case "service-account":
                 from tokenbroker.vaults.service_account import ServiceAccountVault  # noqa: PLC0415
 
@@ -54,6 +55,23 @@ class VaultFactory:
                 return KeyringVault(timeout=config.prompt_timeout)
             case other:  # `dev` is built by `serve --dev` alone; the parser refuses everything else
                 raise ConfigError(f"vault backend `{other}` cannot be used here", hint="use `op` or `keyring`")
+
+    def _op(self, config: VaultConfig) -> Vault:
+        """Return the adapter for the app, which runs `op` as was found to be right on this machine."""
+        from tokenbroker.vaults.op import OpVault  # noqa: PLC0415  # as the module says
+        from tokenbroker.vaults.op_grants_file import NAME, load_grants  # noqa: PLC0415
+        from tokenbroker.vaults.op_runner import OpRunner  # noqa: PLC0415
+
+        folder, now = self._state_folder, self._clock.now().wall
+        grants = load_grants(folder / NAME, op_version=None, now=now) if folder is not None else None
+        return OpVault(
+            config,
+            environ=self._environ,
+            home=self._home,
+            clock=self._clock,
+            runner=OpRunner(terminal=grants is None or grants.mode == "terminal"),
+            calls_prompt=grants is not None and grants.calls_prompt,
+        )
 
     def _credential(self, config: VaultConfig) -> Callable[[], Awaitable[Secret]]:
         if config.credential is None:

@@ -115,6 +115,28 @@ class KeyringVault:
         finally:
             given_up.set()
 
+    async def probe(self) -> str:
+        """Return the name of the keyring's backend. Raises `VaultUnavailable` when there is none that may be used."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await asyncio.to_thread(self._backend_name)
+        except VaultError:
+            raise
+        except Exception as error:  # noqa: BLE001  # backends raise D-Bus errors and others of their own
+            raise VaultUnavailable(
+                f"the keyring cannot be used: {type(error).__name__}", hint="run `keyring diagnose`"
+            ) from None
+
+    def _backend_name(self) -> str:
+        from keyring import get_keyring  # noqa: PLC0415  # heavy, and only for those who use it
+
+        backend = self._backend if self._backend is not None else get_keyring()
+        self._refuse_foreign(backend)
+        return full_name(backend)
+
+    async def lock(self) -> None:
+        """Nothing is held: the keyring is the system's to lock."""
+
     async def close(self) -> None:
         """Forget the backend. May be called twice."""
         self._backend = None

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 UNLOCK = "run `broker unlock`"
 _INTEGRATION = "turn on 1Password's Settings > Developer > Integrate with 1Password CLI"
 _ACCOUNTS = "set `account` in section [vault] to one that `op account list` shows"
-_NETWORK = f"check the network connection, then {UNLOCK}"
-_UPDATE = "update `op`, check with `op --version`, then run `broker unlock`"
+NETWORK = f"check the network connection, then {UNLOCK}"
+UPDATE = "update `op`, check with `op --version`, then run `broker unlock`"
 _PANIC_CODE = 2  # Go's exit code after a panic
 _MINUTE = 60.0
 
@@ -58,59 +58,93 @@ class Completed:
 
 
 @dataclass(frozen=True, slots=True)
-class _Kind:
-    """One row of the table: what `op` says, and what we say."""
+class Kind:
+    """One row of a table: what `op` says, and what we say."""
 
     says: re.Pattern[str]
     error: type[VaultError]
     message: str
     hint: str
 
+    def put(self, retry_after: float | None = None) -> VaultError:
+        """Return the error of this row."""
+        return self.error(self.message, hint=self.hint, retry_after=retry_after)
 
-def _row(says: str, error: type[VaultError], message: str, hint: str) -> _Kind:
-    return _Kind(re.compile(says, re.IGNORECASE), error, message, hint)
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """How failures are put, which depends on who signs in."""
+
+    kinds: tuple[Kind, ...]
+    """Failures that concern everything; the first row that fits decides."""
+    silence: Kind
+    """A call that was stopped, without a word that is known."""
+    no_vault: tuple[str, str]
+    """What to say, and to do, when a vault is not there."""
 
 
-# The first row that fits decides; the more particular ones stand above the ones that would swallow them.
-_GENERAL = (
-    _row(r"authorization prompt dismissed",
-         PromptDismissed, "the 1Password prompt was dismissed", f"{UNLOCK} and approve the prompt"),
-    _row(r"authorization timeout",
-         PromptUnanswered, "nobody answered the 1Password prompt in time", f"{UNLOCK} and approve the prompt"),
-    _row(r"app is locked",
-         Locked, "the 1Password app is locked", f"unlock the 1Password app, then {UNLOCK}"),
-    _row(r"connection reset",
-         VaultUnavailable, "the 1Password app refused `op`: its CLI integration is off, or `op` is wrongly installed",
-         f"{_INTEGRATION}, on Linux reinstall `op` from its package (set-gid `onepassword-cli`), then {UNLOCK}"),
-    _row(r"desktop app timed out|context deadline exceeded",
-         VaultUnavailable, "the 1Password app does not answer `op`", f"restart the 1Password app, then {UNLOCK}"),
-    _row(r"couldn't connect to the 1password desktop app|connecting to desktop app|LostConnectionToApp|"
-         r"pipe is being closed",
-         VaultUnavailable, "the 1Password app cannot be reached: it is not running, or is outdated",
-         f"start the 1Password app, {_INTEGRATION}, then {UNLOCK}"),
-    _row(r"RequestDelegatedSession",
-         VaultUnavailable, "1Password could not set up a session; the machine may be offline", _NETWORK),
-    _row(r"Too Many Requests|rate.?limit",
-         VaultUnavailable, "1Password limits the rate of requests", f"wait, then {UNLOCK}"),
-    _row(r"no accounts configured",
-         VaultUnavailable, "`op` knows no 1Password account", f"{_INTEGRATION}, then {UNLOCK}"),
-    _row(r"service account|DecodeSACredentials|unrecognized auth type|signin credentials are not compatible",
-         VaultUnavailable, "`op` uses a service account, and 1Password refused it",
-         f"remove the service account from the configuration of `op`, then {UNLOCK}"),
-    _row(r"no account found for filter|select account|multiple accounts",
-         VaultUnavailable, "`op` does not know which 1Password account is meant", f"{_ACCOUNTS}, then {UNLOCK}"),
-    _row(r"not currently signed in|not signed in|no active session|session expired|could not find session token|"
-         r"enter the password for|interactive io not available|not supported (by device|on socket)|inappropriate ioctl",
-         VaultUnavailable, "`op` is not signed in through the 1Password app", f"{_INTEGRATION}, then {UNLOCK}"),
-    _row(r"\b(get|post) (…|\S*https?://)|tls handshake|dial tcp|no such host|network is unreachable|i/o timeout",
-         VaultUnavailable, "`op` cannot reach the 1Password service", _NETWORK),
-    _row(r"\((400|5\d\d)\) [A-Z]",
-         VaultUnavailable, "the 1Password service answered with an error", f"wait, then {UNLOCK}"),
-    _row(r"unknown (command|flag|shorthand flag)|invalid argument",
-         VaultUnavailable, "`op` does not know the options that tokenbroker uses", _UPDATE),
-    _row(r"(?m:^panic: |^goroutine \d+)",
-         VaultUnavailable, "`op` crashed", _UPDATE),
+def row(says: str, error: type[VaultError], message: str, hint: str) -> Kind:
+    """Return one row; `says` is a regular expression, and case does not matter to it."""
+    return Kind(re.compile(says, re.IGNORECASE), error, message, hint)
+
+
+# The more particular rows stand above the ones that would swallow them.
+_THROUGH_THE_APP = (
+    row(r"authorization prompt dismissed",
+        PromptDismissed, "the 1Password prompt was dismissed", f"{UNLOCK} and approve the prompt"),
+    row(r"authorization timeout",
+        PromptUnanswered, "nobody answered the 1Password prompt in time", f"{UNLOCK} and approve the prompt"),
+    row(r"app is locked",
+        Locked, "the 1Password app is locked", f"unlock the 1Password app, then {UNLOCK}"),
+    row(r"connection reset",
+        VaultUnavailable, "the 1Password app refused `op`: its CLI integration is off, or `op` is wrongly installed",
+        f"{_INTEGRATION}, on Linux reinstall `op` from its package (set-gid `onepassword-cli`), then {UNLOCK}"),
+    row(r"desktop app timed out|context deadline exceeded",
+        VaultUnavailable, "the 1Password app does not answer `op`", f"restart the 1Password app, then {UNLOCK}"),
+    row(r"couldn't connect to the 1password desktop app|connecting to desktop app|LostConnectionToApp|"
+        r"pipe is being closed",
+        VaultUnavailable, "the 1Password app cannot be reached: it is not running, or is outdated",
+        f"start the 1Password app, {_INTEGRATION}, then {UNLOCK}"),
+    row(r"RequestDelegatedSession",
+        VaultUnavailable, "1Password could not set up a session; the machine may be offline", NETWORK),
+    row(r"Too Many Requests|rate.?limit",
+        VaultUnavailable, "1Password limits the rate of requests", f"wait, then {UNLOCK}"),
+    row(r"no accounts configured",
+        VaultUnavailable, "`op` knows no 1Password account", f"{_INTEGRATION}, then {UNLOCK}"),
+    row(r"service account|DecodeSACredentials|unrecognized auth type|signin credentials are not compatible",
+        VaultUnavailable, "`op` uses a service account, and 1Password refused it",
+        f"remove the service account from the configuration of `op`, then {UNLOCK}"),
+    row(r"no account found for filter|select account|multiple accounts",
+        VaultUnavailable, "`op` does not know which 1Password account is meant", f"{_ACCOUNTS}, then {UNLOCK}"),
+    row(r"not currently signed in|not signed in|no active session|session expired|could not find session token|"
+        r"enter the password for|interactive io not available|not supported (by device|on socket)|inappropriate ioctl",
+        VaultUnavailable, "`op` is not signed in through the 1Password app", f"{_INTEGRATION}, then {UNLOCK}"),
 )  # fmt: skip
+COMMON = (
+    row(r"\b(get|post) (…|\S*https?://)|tls handshake|dial tcp|no such host|network is unreachable|i/o timeout|"
+        r"context deadline exceeded",
+        VaultUnavailable, "`op` cannot reach the 1Password service", NETWORK),
+    row(r"\((400|5\d\d)\) [A-Z]",
+        VaultUnavailable, "the 1Password service answered with an error", f"wait, then {UNLOCK}"),
+    row(r"unknown (command|flag|shorthand flag)|invalid argument",
+        VaultUnavailable, "`op` does not know the options that tokenbroker uses", UPDATE),
+    row(r"(?m:^panic: |^goroutine \d+)",
+        VaultUnavailable, "`op` crashed", UPDATE),
+)  # fmt: skip
+"""What `op` says of itself and of the network, whoever signs in."""
+
+APP = Words(
+    kinds=_THROUGH_THE_APP + COMMON,
+    silence=row(
+        "", PromptUnanswered,
+        "`op` did not answer in time and was stopped; its dialog may still be on the screen, and answering it now has"
+        " no effect",
+        f"close the dialog, then {UNLOCK}; if macOS asks for access to data from other apps, allow it, and as it asks"
+        " again later, give the broker Full Disk Access in System Settings > Privacy & Security",
+    ),
+    no_vault=("there is no such vault, or this account may not see it", "see what there is with `op vault list`"),
+)  # fmt: skip
+"""Signed in through the desktop app."""
 
 _NOT_THERE = (
     re.compile(r'"(?P<item>[^"]+)" isn\'t an item in the "(?P<vault>[^"]+)" vault'),
@@ -128,7 +162,7 @@ _AMBIGUOUS = (
 )
 
 
-def judge(done: Completed, asked: Sequence[OpReference]) -> Mapping[SecretRef, VaultError] | None:
+def judge(done: Completed, asked: Sequence[OpReference], words: Words = APP) -> Mapping[SecretRef, VaultError] | None:
     """Say which of the references `asked` for made the call fail; `None` when it did not fail.
 
     An empty answer means: some of them, and the message does not tell which.
@@ -141,8 +175,8 @@ def judge(done: Completed, asked: Sequence[OpReference]) -> Mapping[SecretRef, V
         for error, patterns in ((SecretNotFound, _NOT_THERE), (SecretAmbiguous, _AMBIGUOUS)):
             said = next(filter(None, (pattern.search(text) for pattern in patterns)), None)
             if said:
-                return {found.ref: explain(error, found, said) for found in _attribute(said, text, asked)}
-    raise general_error(done)
+                return {found.ref: explain(error, found, said, words) for found in _attribute(said, text, asked)}
+    raise general_error(done, words)
 
 
 def lacks_command(done: Completed) -> bool:
@@ -150,36 +184,37 @@ def lacks_command(done: Completed) -> bool:
     return done.failed and re.search(rb'unknown command "', done.stderr) is not None
 
 
-def general_error(done: Completed) -> VaultError:
+def general_error(done: Completed, words: Words = APP) -> VaultError:
     """Return the error for a failure that concerns everything."""
     said = re.sub(r"'op://[^']*'|\"[^\"]*\"", "…", done.stderr.decode(errors="replace"))
-    for kind in _GENERAL:
+    for kind in words.kinds:
         if kind.says.search(said):
-            return kind.error(kind.message, hint=kind.hint, retry_after=_retry_after(said))
-    return _without_words(done)
-
-
-def _without_words(done: Completed) -> VaultError:
-    """Return the error for a call whose text says nothing known."""
+            return kind.put(_retry_after(said))
     if done.timed_out:
-        return PromptUnanswered(
-            "`op` did not answer in time and was stopped; its dialog may still be on the screen, and answering it now"
-            " has no effect",
-            hint=f"close the dialog (on macOS also one that asks for access to data from other apps), then {UNLOCK}",
-        )
+        return words.silence.put()
     if done.too_big:
         return VaultUnavailable("`op` answered with more than tokenbroker takes", hint="run `broker doctor`")
     if done.code == _PANIC_CODE:
-        return VaultUnavailable("`op` crashed", hint=_UPDATE)
+        return VaultUnavailable("`op` crashed", hint=UPDATE)
     return VaultUnavailable(
         f"`op` failed for a reason that tokenbroker does not know (exit code {done.code})",
         hint="run `op vault list` in a terminal to see it",
     )
 
 
+def version_of(done: Completed) -> str:
+    """Return the version that `op --version` printed. Raises `VaultUnavailable` when it did not."""
+    if done.failed:
+        raise general_error(done)
+    version = done.stdout.decode(errors="replace").strip()
+    if not version or not version.replace(".", "").replace("-", "").isalnum():
+        raise garbled()
+    return version
+
+
 def garbled() -> VaultError:
     """Return the error for a call that succeeded and printed something else than was asked for."""
-    return VaultUnavailable("`op` answered with something that tokenbroker does not understand", hint=_UPDATE)
+    return VaultUnavailable("`op` answered with something that tokenbroker does not understand", hint=UPDATE)
 
 
 def _retry_after(said: str) -> float | None:
@@ -228,22 +263,25 @@ def _fits(reference: OpReference, names: Mapping[str, str]) -> bool:
     return all(name in ours[part] for part, name in names.items())
 
 
-def explain(error: type[VaultError], found: OpReference, said: re.Match[str]) -> VaultError:
+def explain(error: type[VaultError], found: OpReference, said: re.Match[str], words: Words) -> VaultError:
     """Phrase what is wrong with one reference, and the command that shows what there is instead."""
     known = said.groupdict()
     if error is SecretAmbiguous:
-        what, see = "more than one item matches; write the item's id instead of its name", _list_items(found)
+        what, hint = "more than one item matches; write the item's id instead of its name", _list_items(found)
     elif known.get("field"):
-        what = "the item has no such field"
-        see = f'op item get "{found.item}" --vault "{found.vault}"'
+        what, hint = "the item has no such field", _see(f'op item get "{found.item}" --vault "{found.vault}"')
     elif known.get("item"):
-        what, see = "the vault has no such item, or it is archived", _list_items(found)
+        what, hint = "the vault has no such item, or it is archived", _list_items(found)
     elif known.get("vault"):
-        what, see = "there is no such vault, or this account may not see it", "op vault list"
+        what, hint = words.no_vault
     else:
-        what, see = "1Password has nothing readable under this reference", _list_items(found)
-    return error(f"{found.ref}: {what}", hint=f"see what there is with `{see}`")
+        what, hint = "1Password has nothing readable under this reference", _list_items(found)
+    return error(f"{found.ref}: {what}", hint=hint)
 
 
 def _list_items(found: OpReference) -> str:
-    return f'op item list --vault "{found.vault}"'
+    return _see(f'op item list --vault "{found.vault}"')
+
+
+def _see(command: str) -> str:
+    return f"see what there is with `{command}`"

@@ -1,11 +1,12 @@
 """Finding a reference's field in the JSON of `op item get` (contract 1.4). PURE.
 
-Rule of this file: two fields that fit are an error, never a choice.
+Rule of this file: two things that fit are an error, never a choice.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tokenbroker.errors import SecretAmbiguous, SecretNotFound, VaultError
@@ -15,35 +16,59 @@ from tokenbroker.vaults.op_template import GarbledOutput
 if TYPE_CHECKING:
     from tokenbroker.vaults.op_reference import OpReference
 
-# Query of a reference → key of the field in the JSON.
+Things = list[dict[str, Any]]
+
+# Query of a reference → key of the field in the JSON. Any other query is for `op read`.
 _ATTRIBUTES = {None: "value", "attribute=value": "value", "attribute=otp": "totp", "attribute=totp": "totp"}
 
 
-def fields_of(output: bytes) -> list[dict[str, Any]]:
-    """Return the fields of one item. Raises `GarbledOutput` when `output` is not an item's JSON."""
+@dataclass(frozen=True, slots=True)
+class OpItem:
+    """One item: its fields, and the names of its files."""
+
+    fields: Things
+    files: Things
+
+
+def parse_item(output: bytes) -> OpItem:
+    """Return one item. Raises `GarbledOutput` when `output` is not an item's JSON."""
     try:
         item = json.loads(output)
-        fields = item["fields"]
-    except (ValueError, KeyError, TypeError):
+        fields, files = item["fields"], item.get("files", [])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise GarbledOutput("not the JSON of an item") from None
-    if not isinstance(fields, list) or not all(isinstance(field, dict) for field in fields):
-        raise GarbledOutput("not the JSON of an item")
-    return fields
+    for things in (fields, files):
+        if not isinstance(things, list) or not all(isinstance(thing, dict) for thing in things):
+            raise GarbledOutput("not the JSON of an item")
+    return OpItem(fields, files)
 
 
-def pick_field(fields: list[dict[str, Any]], reference: OpReference) -> Secret | VaultError:
-    """Return the value that `reference` names, or the error that it deserves."""
-    fitting = [field for field in fields if _named(field, reference.field) and _in_section(field, reference.section)]
-    if reference.section is None:
-        fitting = [field for field in fitting if not field.get("section")] or fitting
+def pick(item: OpItem, reference: OpReference) -> Secret | VaultError | None:
+    """Return the value that `reference` names, or the error that it deserves.
+
+    `None`: it is there, and only `op read` gives it: the content of a file, a key in another format, a one-time
+    password that the JSON lacks.
+    """
+    fitting = _fitting(item.fields, reference) or _fitting(item.files, reference)
     if len(fitting) > 1:
         return SecretAmbiguous(f"{reference.ref}: more than one field has this name", hint=_list_fields(reference))
     if not fitting:
         return SecretNotFound(f"{reference.ref}: the item has no such field", hint=_list_fields(reference))
-    value = fitting[0].get(_ATTRIBUTES.get(reference.query, ""))
+    key = _ATTRIBUTES.get(reference.query)
+    if fitting[0] in item.files or key is None or (key == "totp" and key not in fitting[0]):
+        return None
+    value = fitting[0].get(key)
     if not isinstance(value, str) or not value:
         return SecretNotFound(f"{reference.ref}: the field is empty", hint=_list_fields(reference))
     return Secret(value)
+
+
+def _fitting(things: Things, reference: OpReference) -> Things:
+    """Return what has the name, in the section if one is named; without one the top level goes first."""
+    named = [one for one in things if _named(one, reference.field) and _in_section(one, reference.section)]
+    if reference.section is None:
+        return [one for one in named if not one.get("section")] or named
+    return named
 
 
 def _list_fields(reference: OpReference) -> str:
@@ -52,8 +77,9 @@ def _list_fields(reference: OpReference) -> str:
 
 def _named(thing: dict[str, Any], name: str) -> bool:
     wanted = name.casefold()
-    return any(str(thing.get(key, "")).casefold() == wanted for key in ("id", "label"))
+    return any(str(thing.get(key, "")).casefold() == wanted for key in ("id", "label", "name"))
 
 
-def _in_section(field: dict[str, Any], section: str | None) -> bool:
-    return section is None or _named(field.get("section") or {}, section)
+def _in_section(thing: dict[str, Any], section: str | None) -> bool:
+    own = thing.get("section")
+    return section is None or (isinstance(own, dict) and _named(own, section))

@@ -24,17 +24,35 @@ SANE_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 INSTALL_HINT = "install it as https://developer.1password.com/docs/cli/get-started says, then run `broker doctor`"
 
 _PASSED = frozenset({
-    "HOME", "USER", "LOGNAME", "LANG", "TMPDIR",
-    "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "DBUS_SESSION_BUS_ADDRESS", "DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY",
+    "HOME", "USER", "LOGNAME", "LANG", "TMPDIR", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "OP_CONFIG_DIR",
     "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy",
-    "OP_ACCOUNT", "OP_CONFIG_DIR",
+})  # fmt: skip
+_PASSED_TO_REACH_THE_APP = frozenset({
+    "DBUS_SESSION_BUS_ADDRESS", "DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY", "OP_ACCOUNT",
+    # Whether the app is reached with this set is unknown (contract 9.3): ours to pass on, not to set.
+    "OP_LOAD_DESKTOP_APP_SETTINGS",
 })  # fmt: skip
 
 
 def op_environment(environ: Mapping[str, str], home: Path) -> dict[str, str]:
-    """Return the whole environment of an `op` child, made from the daemon's `environ` by the allow-list."""
-    passed = {name: value for name, value in environ.items() if name in _PASSED or name.startswith("LC_")}
-    return passed | {"HOME": str(home), "PATH": SANE_PATH, "OP_BIOMETRIC_UNLOCK_ENABLED": "true"}
+    """Return the environment of an `op` child that turns to the app, made from the daemon's by the allow-list."""
+    return _environment(environ, home, _PASSED | _PASSED_TO_REACH_THE_APP) | {"OP_BIOMETRIC_UNLOCK_ENABLED": "true"}
+
+
+def service_account_environment(environ: Mapping[str, str], home: Path, token: str | None) -> dict[str, str]:
+    """Return the environment of an `op` child of a service account: no way to the app, and the token if it needs one.
+
+    This variable is the one way in which `op` takes it (contract 1.1). Without the app's settings `op` stays out of the
+    app's folder, for which macOS would ask a person (contract 2).
+    """
+    without_app = {"OP_BIOMETRIC_UNLOCK_ENABLED": "false", "OP_LOAD_DESKTOP_APP_SETTINGS": "false"}
+    given = {} if token is None else {"OP_SERVICE_ACCOUNT_TOKEN": token}
+    return _environment(environ, home, _PASSED) | without_app | given
+
+
+def _environment(environ: Mapping[str, str], home: Path, names: frozenset[str]) -> dict[str, str]:
+    passed = {name: value for name, value in environ.items() if name in names or name.startswith("LC_")}
+    return passed | {"HOME": str(home), "PATH": SANE_PATH}
 
 
 def find_op(configured: str | None, environ: Mapping[str, str], home: Path) -> Path:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # the module itself would cost a tenth of the start
     from typing import IO, Any
 
 EXIT_NO_TERMINAL = 3
+PLAIN = "plain"
 HEADER = struct.Struct(">I")
 _CHUNK = 65536
 _QUESTION = b"[Y/n]"  # what `op` ends a question with that it puts to a terminal, e.g. when there is no account
@@ -175,14 +176,15 @@ class Child:
 class Helper:
     """The loop: requests in, one child, answers out, the terminal drained."""
 
-    def __init__(self, terminal: int, woken: int) -> None:
-        """Watch the pseudo-terminal's master, the pipe that SIGCHLD writes to, and the daemon."""
+    def __init__(self, terminal: int | None, woken: int) -> None:
+        """Watch the pseudo-terminal's master if there is one, the pipe that SIGCHLD writes to, and the daemon."""
         # `select` works with terminals everywhere; kqueue and poll do not on every macOS.
         self._selector = selectors.SelectSelector()
         self._buffer = bytearray()
         self._child: Child | None = None
         self._stopping = False
-        self._selector.register(terminal, selectors.EVENT_READ, lambda: self._drain(terminal))
+        if terminal is not None:
+            self._selector.register(terminal, selectors.EVENT_READ, lambda: self._drain(terminal))
         self._selector.register(woken, selectors.EVENT_READ, lambda: self._drain(woken))
         self._selector.register(0, selectors.EVENT_READ, self._receive)
 
@@ -243,8 +245,18 @@ class Helper:
 
 def harden() -> None:
     """Keep other processes of the user, and core files, out of this one's memory."""
+    keep_private()
+    close_memory()
+
+
+def keep_private() -> None:
+    """Write no core file, and no file that others can read."""
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def close_memory() -> None:
+    """Let no other process of the user read this one's memory, or (Linux) see which program it is."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
@@ -263,10 +275,10 @@ def take_terminal() -> int:
 
 
 def main() -> None:
-    """Run the helper on its standard input and output."""
+    """Run the helper on its standard input and output; with `PLAIN` as argument, in a session without terminal."""
     harden()
     try:
-        terminal = take_terminal()
+        terminal = None if sys.argv[1:] == [PLAIN] else take_terminal()
     except OSError:
         raise SystemExit(EXIT_NO_TERMINAL) from None
     # Children stand in the background of the terminal. Ignored, these two make a read from it fail at once instead of

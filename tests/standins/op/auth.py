@@ -138,7 +138,8 @@ def check_session(call: Call, account: dict[str, Any]) -> None:
 def check_service_account(call: Call) -> None:
     """Check the token's form and the account's fate."""
     decode_token(call)
-    fault = call.state()["sa"]["fault"]
+    sa = call.state()["sa"]
+    fault = sa["fault"] or sa["refused"].get(call.sa_token_hash)
     if fault:
         raise OpError(SA_DELETED if fault == "deleted" else SA_DEVICE, init=True)
     with call.store.change() as state:

@@ -68,6 +68,7 @@ class Call:
                 "secrets_in_argv": [i for i, word in enumerate(self.argv) if any(s in word for s in secrets)],
                 "secrets_in_env": sorted(n for n, value in self.env.items() if any(s in value for s in secrets)),
                 "isatty": [is_tty(fd) for fd in (0, 1, 2)],
+                "sa_token": self.sa_token_hash,
                 "tty": controlling_tty(),
                 "sid": os.getsid(0),
                 "pgid": os.getpgid(0),
@@ -77,6 +78,16 @@ class Call:
                 "others": others,
             }
         )
+
+    @property
+    def sa_token_hash(self) -> str:
+        """SHA-256 of the service account's token that was given; empty for none."""
+        token = self.env.get("OP_SERVICE_ACCOUNT_TOKEN", "")
+        if not token:
+            return ""
+        import hashlib  # noqa: PLC0415  # only service accounts need it
+
+        return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
 
     def note_prompt(self) -> None:
         """Log that a dialog was opened for this call."""

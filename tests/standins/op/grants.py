@@ -66,6 +66,8 @@ def grant_key(policy: str, account: str, call_id: str) -> str:
     callers for one; `always-prompt` takes each call for a new one.
     """
     tty = controlling_tty()
+    if policy == "every call":
+        return f"{account}|call {call_id}"
     if not tty and policy == "shared-no-tty":
         return f"{account}|no tty"
     if not tty and policy == "always-prompt":
@@ -90,7 +92,9 @@ def authorize(call: Call, account: str) -> None:
     fault = call.state()["app"]["fault"]
     if fault in REACHES_THE_APP:
         _fail(call, fault)
-    key = grant_key(call.state()["tty_policy"], account, call.id)
+    state = call.state()
+    policy = "every call" if state["app"]["asks_every_call"] else state["tty_policy"]
+    key = grant_key(policy, account, call.id)
     while not _try(call, key):
         time.sleep(POLL)
 

@@ -78,7 +78,7 @@ def shown(call: Call, item: Item) -> Item:
         copy = {k: v for k, v in field.items() if k != "openssh" and not (k == "value" and v == "")}
         if "value" in call.fault and field["type"] == "CONCEALED":
             copy["value"] = call.fault["value"]
-        if field["type"] == "OTP" and field.get("value"):
+        if field["type"] == "OTP" and field.get("value") and call.state()["totp_in_json"]:
             copy["totp"] = one_time_password(field["value"], now(call.state()))
         fields.append(copy)
     files = [{k: v for k, v in file.items() if k != "content"} for file in item.get("files", [])]

@@ -86,7 +86,8 @@ def resolve(call: Call, ref: Reference, account: dict[str, Any] | None) -> bytes
     if field is not None:
         return raw(_field_value(call, field, ref))
     for file in item.get("files", []):
-        if ref.field.lower() in {file["name"].lower(), file["id"].lower()}:
+        in_section = not ref.section or ref.section.lower() in _section_names(file)
+        if in_section and ref.field.lower() in {file["name"].lower(), file["id"].lower()}:
             return raw(str(file[ref.value if ref.value in {"type", "size", "id", "name"} else "content"]))
     raise OpError(f"item '{ref.vault}/{ref.item}' does not have a field '{ref.place}'")
 
@@ -109,6 +110,8 @@ def _field_value(call: Call, field: dict[str, Any], ref: Reference) -> str:
     if ref.key == "ssh-format":
         return str(field.get("openssh", field.get("value", "")))
     if ref.value == "otp":
+        if field["type"] != "OTP":
+            raise OpError(f"field '{ref.place}' is not a one-time password")  # the wording is a guess
         return one_time_password(field["value"], now(call.state()))
     if ref.value == "type":
         return str(field["type"]).lower()

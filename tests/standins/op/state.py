@@ -38,6 +38,7 @@ DEFAULTS: dict[str, Any] = {
         "fault": None,  # a key of grants.APP_FAULTS, or `tcc`
         "integration_without_settings": True,  # open question 9.3 of the contract
         "whoami_works": False,
+        "asks_every_call": False,  # also of callers with a terminal: what a launchd service may turn out to get
     },
     "tty_policy": "tty",  # tty | shared-no-tty | always-prompt
     "grants": {},
@@ -49,6 +50,7 @@ DEFAULTS: dict[str, Any] = {
     "clock_offset": 0.0,
     "time_scale": 0.01,
     "latency": "terminal",  # none | terminal | sandbox | launchd
+    "totp_in_json": True,  # one report says that `item get` gives the seed alone
     "cached": [],
     "cache_answers_while_locked": True,
     "sa": {
@@ -57,6 +59,7 @@ DEFAULTS: dict[str, Any] = {
         "first_call_unauthenticated": False,
         "authenticated": False,
         "fault": None,  # deleted | device-mismatch
+        "refused": {},  # SHA-256 of a token → deleted | device-mismatch
         "cache": [],
     },
     "connect": {"reachable": True},

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tokenbroker.cli.checks import Finding, fault, note, ok, onward
 from tokenbroker.cli.text import about, count, span
+from tokenbroker.config.sections import PROMPTLESS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from tokenbroker.config import Config
+    from tokenbroker.model import SecretRef
     from tokenbroker.paths import Surroundings
 
 _RELOAD: Final = ", then `broker reload`"
@@ -26,8 +28,8 @@ def check_status(
         _version(status, version, here, now),
         *_configuration(status, file),
         *_hardening(status),
-        _vault(status["vault"]),
-        *_references(status["vault"], config if same else None),
+        *_vaults(status, config if same else None),
+        *_desk(status.get("desk", {})),
         *_tokens(status["tokens"]),
     ]
 
@@ -69,29 +71,50 @@ def _hardening(status: dict[str, Any]) -> Iterator[Finding]:
         yield ok("hardening", f"the daemon is hardened: {', '.join(measures)}")
 
 
-def _vault(vault: dict[str, Any]) -> Finding:
-    state, backend = vault["state"].replace("_", " "), vault["backend"]
+def _vaults(status: dict[str, Any], config: Config | None) -> Iterator[Finding]:
+    """Judge the person's vault, and that of autonomous clients where they have one."""
+    for name, autonomous in (("vault", False), ("autonomous_vault", True)):
+        vault = status.get(name)
+        if vault is not None:
+            yield _vault(vault, "for autonomous clients, " if autonomous else "")
+            yield from _references(vault, config.refs(autonomous=autonomous) if config is not None else ())
+
+
+def _vault(vault: dict[str, Any], whose: str) -> Finding:
+    state, backend = vault["state"].replace("_", " "), f"{whose}{vault['backend']}"
     last = vault["last_error"]
     if vault["state"] == "unlocked":
         return ok("unlock", f"{backend} is unlocked, {count(vault['secrets'], 'secret')} in memory")
     if last is None:
-        return note("unlock", f"{backend} is {state}; the next interactive program causes one prompt", "broker unlock")
+        asks = vault["backend"] not in PROMPTLESS
+        then = "the next interactive program causes one prompt" if asks else "the next program opens it, asking nobody"
+        return note("unlock", f"{backend} is {state}; {then}", "broker unlock")
     message = f"{backend} is {state}; last: {last['message']}"
     if last["code"] in _PERSON:
         return note("unlock", message, "broker unlock")
     return fault("unlock", message, onward(last["hint"], "broker unlock", then=_RELOAD))
 
 
-def _references(vault: dict[str, Any], config: Config | None) -> Iterator[Finding]:
+def _references(vault: dict[str, Any], references: Iterable[SecretRef]) -> Iterator[Finding]:
     """Say of each reference whether it was read; a reference is not secret."""
     failures = vault["failures"]
     for reference, problem in failures.items():
         hint = onward(problem["hint"], "broker unlock", then=_RELOAD)
         yield fault("reference", f"not read: {about(reference, problem['message'])}", hint)
     state = "read" if vault["state"] == "unlocked" else "not read yet"
-    for known in config.refs() if config is not None else ():
+    for known in references:
         if str(known) not in failures:
             yield ok("reference", f"{known}: {state}")
+
+
+def _desk(desk: dict[str, Any]) -> Iterator[Finding]:
+    """Say which events that are to lock the vault go unnoticed."""
+    for event, one in desk.items():
+        words = event.replace("_", " ")
+        if one["followed"]:
+            yield ok("desk", f"locks on {words}")
+        elif one["does"] == "lock" and event != "vault_lock":
+            yield note("desk", f"{words} is to lock the vault and is not noticed: {one['why']}")
 
 
 def _tokens(tokens: list[dict[str, Any]]) -> Iterator[Finding]:

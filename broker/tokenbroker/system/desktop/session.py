@@ -1,0 +1,118 @@
+"""What tells on the user's own bus: screen savers, and the Secret Service (its specification 0.2, freedesktop.org)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from tokenbroker.system.desktop.dbus import PROPERTIES, Bus, Signal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from tokenbroker.system.desktop.link import Job
+    from tokenbroker.system.desktop.screen import Screen
+
+# The service's name is its interface's too, and with slashes its object's. KDE has the first; lockers of other
+# desktops are the same program under other names.
+SAVERS: Final = (
+    "org.freedesktop.ScreenSaver",
+    "org.gnome.ScreenSaver",
+    "org.cinnamon.ScreenSaver",
+    "org.mate.ScreenSaver",
+    "org.xfce.ScreenSaver",
+)
+SECRETS: Final = "org.freedesktop.secrets"
+SECRETS_PATH: Final = "/org/freedesktop/secrets"
+SERVICE: Final = "org.freedesktop.Secret.Service"
+COLLECTION: Final = "org.freedesktop.Secret.Collection"
+NO_OBJECT: Final = "/"  # what ReadAlias says when there is none
+
+
+class Savers:
+    """The `Listener` to screen savers."""
+
+    services = SAVERS
+    rules: tuple[Mapping[str, str], ...] = tuple(
+        {"sender": name, "interface": name, "member": "ActiveChanged"} for name in SAVERS
+    )
+
+    def __init__(self, screen: Screen) -> None:
+        """Tell `screen`."""
+        self._screen = screen
+
+    async def arrived(self, bus: Bus, service: str) -> None:
+        """Look whether it is active."""
+        path = "/" + service.replace(".", "/")
+        (active,) = await bus.call(service, path, service, "GetActive", gives="b", start=False)
+        if active:
+            self._screen.is_locked()
+
+    def left(self, service: str) -> None:
+        """What it said of the screen is old."""
+        del service
+        self._screen.is_open()
+
+    def lost(self) -> None:
+        """Keep what is known."""
+
+    def heard(self, service: str, signal: Signal) -> Job | None:
+        """Note that it became active, or ended."""
+        if (signal.interface, signal.member, signal.signature) == (service, "ActiveChanged", "b"):
+            (self._screen.is_locked if signal.body[0] else self._screen.is_open)()
+        return None
+
+
+class Keyring:
+    """The `Listener` to the Secret Service: its default collection, where the secrets are.
+
+    What a signal says is not used: collections come and go, the alias can move, and services differ in what they
+    send. Each makes it ask how the default collection is now.
+    """
+
+    services = (SECRETS,)
+    rules: tuple[Mapping[str, str], ...] = (
+        {"sender": SECRETS, "interface": PROPERTIES, "member": "PropertiesChanged", "arg0": COLLECTION},
+        {"sender": SECRETS, "interface": SERVICE, "member": "CollectionChanged"},
+        {"sender": SECRETS, "interface": SERVICE, "member": "CollectionDeleted"},
+    )
+
+    def __init__(self, on_lock: Callable[[], None]) -> None:
+        """Call `on_lock` when the collection is locked, having been open before."""
+        self._on_lock = on_lock
+        self._open = False
+        self._asking = False
+
+    async def arrived(self, bus: Bus, service: str) -> None:
+        """Ask how it is."""
+        del service
+        await self._ask(bus)
+
+    def left(self, service: str) -> None:
+        """Note that nothing can be read any more: its keys went with it."""
+        del service
+        self._note(is_open=False)
+
+    def lost(self) -> None:
+        """Keep what is known: the service may be well."""
+        self._asking = False
+
+    def heard(self, service: str, signal: Signal) -> Job | None:
+        """Have it asked how it is, once for all signals that wait."""
+        del service, signal
+        if self._asking:
+            return None
+        self._asking = True
+        return self._ask
+
+    async def _ask(self, bus: Bus) -> None:
+        self._asking = False  # what is told from here on needs a new question
+        (path,) = await bus.call(
+            SECRETS, SECRETS_PATH, SERVICE, "ReadAlias", "default", takes="s", gives="o", start=False
+        )  # fmt: skip
+        locked = path == NO_OBJECT or await bus.get(SECRETS, path, COLLECTION, "Locked", "b")
+        self._note(is_open=not locked)
+
+    def _note(self, *, is_open: bool) -> None:
+        was_open, self._open = self._open, is_open
+        if was_open and not is_open:
+            self._on_lock()
