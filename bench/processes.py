@@ -23,11 +23,18 @@ BIN = Path(sys.prefix) / "bin"
 PYTHON = str(BIN / "python3")
 PATIENCE = 10.0  # seconds
 FORM = b"grant_type=client_credentials&profile=search"
-ASK = (
-    b"POST /token HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\nContent-Type: application/x-www-form-urlencoded\r\n"
-    b"Content-Length: %d\r\n\r\n%s" % (len(FORM), FORM)
-)
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+def asking(form: bytes) -> bytes:
+    """Return a request for a token."""
+    return (
+        b"POST /token HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n"
+        b"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n%s" % (len(form), form)
+    )
+
+
+ASK = asking(FORM)
 
 
 @contextlib.contextmanager

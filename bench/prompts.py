@@ -168,7 +168,9 @@ def rows() -> Iterator[Row]:
             target="1 an unlock",
             met=ours.prompts == ours.unlocks == len(LOCKS),
         )
-        yield Row("· `op` calls", str(ours.calls), f"{theirs.calls}", target="1 an unlock", met=ours.calls == len(LOCKS))
+        yield Row(
+            "· `op` calls", str(ours.calls), f"{theirs.calls}", target="1 an unlock", met=ours.calls == len(LOCKS)
+        )
         yield Row(
             "· served; refused while locked",
             f"{ours.served}; {ours.refused}",

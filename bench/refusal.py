@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
+from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING
 
-from bench.processes import BIN, Daemon, broker, folder, milliseconds
+from bench.processes import BIN, FORM, Daemon, asking, broker, folder, milliseconds
 from bench.report import Row
 from bench.vault import configuration, vault
 from tests.standins.op_world import OpWorld
@@ -20,6 +22,27 @@ TARGET = 1000.0  # milliseconds
 LOCKED = 5  # exit status
 COMMAND = str(BIN / "broker-token")
 WAYS = (("--no-prompt",), ("--as", "autonomous"))
+NEVER = asking(FORM + b"&interaction=never")
+
+
+@dataclass(slots=True)
+class Sample:
+    """Milliseconds."""
+
+    refusals: list[float] = field(default_factory=list)
+    versions: list[float] = field(default_factory=list)
+    """`broker-token --version`, in turns with them."""
+    sockets: list[float] = field(default_factory=list)
+    """The daemon's answer alone, over a connection of its own."""
+
+    def take(self, daemon: Daemon) -> None:
+        """Measure each once."""
+        environ = daemon.environ()
+        self.refusals += [milliseconds([COMMAND, "search", *way], environ, status=LOCKED) for way in WAYS]
+        self.versions.append(milliseconds([COMMAND, "--version"], environ))
+        start = time.perf_counter()
+        assert daemon.ask(NEVER).startswith(b"HTTP/1.1 4"), "it is refused"
+        self.sockets.append((time.perf_counter() - start) * 1000)
 
 
 def hang(daemon: Daemon) -> None:
@@ -42,24 +65,23 @@ def somebody_waiting(daemon: Daemon, world: OpWorld) -> Iterator[None]:
         caller.join()
 
 
-def sample(state: str) -> tuple[list[float], list[float]]:
-    """Return how long refusals take in this state of the vault, and `--version` in turns with them; milliseconds."""
+def sample(state: str) -> Sample:
+    """Measure in this state of the vault."""
+    taken = Sample()
     with folder() as place:
         world = vault(place)
         world.person("hang")
         if state == "`op` hangs":
             world.fault("ignore-sigterm")
         config = configuration(place, world, "http://127.0.0.1:9/token")
-        ours, theirs = [], []
         with contextlib.closing(world), broker("--config", str(config)) as daemon, contextlib.ExitStack() as waiting:
             if state != "locked":
                 waiting.enter_context(somebody_waiting(daemon, world))
             if state == "a prompt is open":
                 world.wait_until(OpWorld.dialog_open)
             for _ in range(ROUNDS):
-                ours += [milliseconds([COMMAND, "search", *way], daemon.environ(), status=LOCKED) for way in WAYS]
-                theirs.append(milliseconds([COMMAND, "--version"], daemon.environ()))
-    return ours, theirs
+                taken.take(daemon)
+    return taken
 
 
 def quantiles(taken: Sequence[float]) -> tuple[float, float]:
@@ -76,14 +98,19 @@ def text(taken: Sequence[float]) -> str:
 def rows() -> Iterator[Row]:
     """Measure in each state."""
     samples = {state: sample(state) for state in ("locked", "a prompt is open", "`op` hangs")}
-    ours, theirs = ([one for pair in samples.values() for one in pair[side]] for side in (0, 1))
+    refusals = [one for taken in samples.values() for one in taken.refusals]
+    versions = [one for taken in samples.values() for one in taken.versions]
     yield Row(
-        "locked: exit 5, p50, p99",
-        text(ours),
-        f"{text(theirs)} (--version)",
-        median(ours) / median(theirs),
+        "locked: broker-token's exit 5, p50, p99",
+        text(refusals),
+        f"{text(versions)} (--version)",
+        median(refusals) / median(versions),
         f"p99 < {TARGET:g} ms",
-        quantiles(ours)[1] < TARGET,
+        quantiles(refusals)[1] < TARGET,
     )
-    for state, (mine, other) in samples.items():
-        yield Row(f"· {state}", text(mine), text(other), median(mine) / median(other))
+    for state, taken in samples.items():
+        ratio = median(taken.refusals) / median(taken.versions)
+        yield Row(f"· {state}", text(taken.refusals), f"{text(taken.versions)} (--version)", ratio)
+    sockets = [one for taken in samples.values() for one in taken.sockets]
+    p50, p99 = quantiles(sockets)
+    yield Row("· the daemon's answer alone", f"{p50:.1f}, {p99:.1f} ms")

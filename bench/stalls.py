@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Scene = Callable[[Path], AbstractContextManager[str]]
 
-ROUNDS = 3
+ROUNDS = 2
 PAUSE = 20.0  # milliseconds
 
 

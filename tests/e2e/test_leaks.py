@@ -1,178 +1,131 @@
-"""Secrets and tokens of a whole eventful run are looked for wherever they must not be."""
+"""Every secret of a whole eventful run is looked for wherever it must not be."""
 
 from __future__ import annotations
 
-import base64
-import contextlib
-import json
 import os
-import socket
+import signal
+import subprocess
 import sys
-import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
-from urllib.parse import quote, quote_plus
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.rig import API, OWNER, Background, Daemon, Rig, wait_until
-from tests.e2e.standard import CRON_SECRET, SECRET, configuration, fill_vault
-from tests.standins.fault_issuer import FaultIssuer, answer, error
+from tests.e2e.rig import Background, Rig, wait_until
+from tests.e2e.watcher import Watcher
+from tests.e2e.whole_run import APP, SERVICE_ACCOUNT, SERVICE_TOKEN, Stream, WholeRun
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tokenbroker.dev.issuer import DevIssuer
+    from tests.e2e.rig import Daemon
+    from tests.e2e.watcher import Sight
 
-HIDDEN_TOKEN = "opaque-token-that-comes-beside-an-error"
-TABLES = """\
-[issuers.{name}]
-token_endpoint = "{endpoint}"
-
-[clients.{name}]
-issuer = "{name}"
-agent_type = "interactive"
-owner = "{owner}"
-client_id = "op://Agents/m2m/username"
-client_secret = "op://Agents/m2m/credential"
-
-[profiles.{name}]
-clients = ["{name}"]
-audience = "{audience}"
-"""
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+HELPERS = ("op_terminal.py", "sdk_process.py")
+VARIABLE = b"OP_SERVICE_ACCOUNT_TOKEN"
 
 
-class Watch:
-    """Arguments and environments of the daemon and of everything that it starts, from /proc, while it runs."""
-
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look)
-        self.seen: dict[str, bytes] = {}
-        """Command line, and all that was found of it."""
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _look(self) -> None:
-        while not self._over.wait(0.01):
-            for pid in self._family():
-                with contextlib.suppress(OSError):  # it ended, or is closed to readers, as the daemon is
-                    words = Path(f"/proc/{pid}/cmdline").read_bytes()
-                    self.seen[words.replace(b"\0", b" ").decode(errors="replace")] = words
-                    self.seen[f"environment of {words!r}"] = Path(f"/proc/{pid}/environ").read_bytes()
-
-    def _family(self) -> set[int]:
-        parents = {}
-        for folder in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-        family = {self._pid}
-        while more := {pid for pid, parent in parents.items() if parent in family} - family:
-            family |= more
-        return family
-
-
-class Events:
-    """What the event stream says, from its start."""
-
-    def __init__(self, rig: Rig) -> None:
-        self._end = socket.socket(socket.AF_UNIX)
-        self._end.connect(str(rig.admin))
-        self._end.sendall(b"GET /v1/events HTTP/1.1\r\nHost: broker\r\n\r\n")
-        self._data = bytearray()
-        self._thread = threading.Thread(target=self._read)
-        self._thread.start()
-
-    def _read(self) -> None:
-        while chunk := self._end.recv(65536):
-            self._data += chunk
-
-    def all(self) -> bytes:
-        """Wait for the stream's end, which is the daemon's."""
-        self._thread.join(20)
-        self._end.close()
-        return bytes(self._data)
-
-
-def forms(secret: str) -> Iterator[bytes]:
-    """Yield a secret as it may appear: plain, in a URL, in a form, in JSON, in Basic."""
-    for text in (secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1], repr(secret)[1:-1]):
-        yield text.encode()
-    for text in (secret, f"id-autonomous:{quote_plus(secret)}"):
-        yield base64.b64encode(text.encode())[:-4]
-    # Of a token, also its parts: the payload alone tells, the signature alone proves.
-    yield from (part.encode() for part in secret.split(".") if len(part) > 20 and not part.startswith("eyJhbGci"))
-
-
-def eventful_run(rig: Rig, daemon: Daemon) -> tuple[set[str], dict[str, bytes]]:
-    """Do everything that a user can; return the tokens that were handed out, and what was shown."""
-    tokens, shown = set(), {}
-    for call in (("search",), ("write",), ("search", "--as", "autonomous"), ("write", "--scope", "search:write")):
-        tokens.add(rig.token(*call).token)
-    tokens.add(rig.token("search", "--rejected").token)
-    for profile in ("echo", "chatty", "web", "nobody"):
-        ran = rig.token(profile)
-        assert ran.code != 0
-        shown[f"broker-token {profile}"] = (ran.out + ran.err).encode()
-    rig.ask("POST", "/token", b"grant_type=client_credentials&profile=search&scope=%E2%82%AC")
-    for path in ("/v1/status", "/v1/sessions", "/metrics", "/healthz"):
-        shown[f"admin {path}"] = rig.ask("GET", path, admin=True)[1].encode()
-    for path in ("/v1/profiles", "/v1/me", "/healthz", "/token", "/rejected"):
-        shown[f"public {path}"] = rig.ask("GET", path)[1].encode()
-    for verb in ("status", "status --json", "sessions", "sessions --json", "revoke --profile write", "reload", "lock"):
-        ran = rig.broker(*verb.split())
-        assert ran.code == 0, ran.err
-        shown[f"broker {verb}"] = (ran.out + ran.err).encode()
-    good = rig.config.read_text()
-    rig.configure(good.replace("op://Agents/m2m/credential", SECRET))
-    daemon.hang_up()
-    wait_until(lambda: rig.status()["config_error"] is not None)
-    shown["status with a refused configuration"] = rig.broker("status").out.encode()
-    rig.configure(good)
-    tokens.add(rig.token("search").token)
-    return tokens, shown
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_nothing_leaks_from_an_eventful_run(beside: Background, issuer: DevIssuer) -> None:
-    """Not into arguments or environments, logs at their most talkative, answers, the event stream or any file."""
-    faults = {
-        "echo": FaultIssuer(error("invalid_request", 400, error_description=f"bad client_secret {SECRET}, sorry")),
-        "chatty": FaultIssuer(answer({"access_token": HIDDEN_TOKEN, "error": "invalid_client"}, 401)),
-        "web": FaultIssuer(answer(f"<html>{SECRET}</html>", content_type="text/html")),
-    }
+@pytest.fixture
+def run(beside: Background) -> Iterator[WholeRun]:
     with Rig() as rig:
-        fill_vault(rig.op)
-        rig.op.person("approve", delay=20)  # 0.2 s in which `op` can be looked at
-        tables = [
-            TABLES.format(name=name, endpoint=beside.enter(fault).url, owner=OWNER, audience=API)
-            for name, fault in faults.items()
-        ]
-        rig.configure(configuration(issuer.url, *tables))
-        with rig.serve("--log-level", "debug") as daemon, Watch(daemon.process.pid) as watch:
-            events = Events(rig)
-            tokens, shown = eventful_run(rig, daemon)
-        shown |= watch.seen | {"log": daemon.log.encode(), "events": events.all()}
-        for folder in (rig.home, rig.runtime, rig.state):
-            files = [Path(place, name) for place, _, names in os.walk(folder) for name in names]
-            shown |= {str(path): path.read_bytes() for path in files if path.is_file()}
-        assert len(tokens) == 6
-        assert any("op_terminal.py" in name for name in shown), "the helper was seen"
-        assert any(f"{rig.bin}/op inject" in name for name in shown), "op was seen"
-        assert b"token fetched" in shown["events"]
-        found = {
-            f"{secret[:12]}… in {where}"
-            for secret in (SECRET, CRON_SECRET, HIDDEN_TOKEN, *tokens)
-            for form in forms(secret)
-            for where, text in shown.items()
-            if form in text
-        }
-        assert found == set()
-        assert rig.op.leaks() == []
+        yield WholeRun(rig, beside)
+
+
+def handed_over() -> int:
+    """Return a descriptor from which the service account's token can be read, once."""
+    reader, writer = os.pipe()
+    os.write(writer, f"{SERVICE_TOKEN}\n".encode())
+    os.close(writer)
+    return reader
+
+
+def first_life(run: WholeRun, watch: Watcher) -> None:
+    """Everything that a user does with `op`, a service account, the SDK and Connect, until the daemon crashes."""
+    reader = handed_over()
+    place = f"fd://{reader}"
+    run.configure(APP, SERVICE_ACCOUNT.format(place))
+    with run.serve(reader) as daemon:
+        os.close(reader)
+        events = Stream(run.rig)
+        run.trouble_with_op(place)
+        run.work()
+        run.trouble_with_issuers()
+        run.rotation()
+        run.renewal()
+        run.mistake(daemon)
+        run.broker("lock")
+        run.another_pair()
+        crash(run, watch, daemon, signal.SIGABRT)
+        run.shown["events"] = events.all()
+
+
+def second_life(run: WholeRun, watch: Watcher) -> None:
+    """What a user does after a crash: look, first without a daemon, unlock; and the daemon crashes again."""
+    run.configure(APP, SERVICE_ACCOUNT.format("systemd://op"))
+    run.broker("doctor --read", 1)
+    with run.serve() as daemon:
+        run.broker("unlock", 1)
+        run.tokens("search --as autonomous", "search")
+        crash(run, watch, daemon, signal.SIGSEGV)
+
+
+def crash(run: WholeRun, watch: Watcher, daemon: Daemon, number: int) -> None:
+    """Crash the daemon, and before it one of its helpers, all of which may write no core."""
+    helpers = watch.children(daemon.process.pid)
+    assert {name for name in HELPERS if any(name in words for words in helpers.values())}, helpers
+    for pid in (daemon.process.pid, *helpers):
+        assert core_limits(pid) == ["0", "0"]
+    helper = next(iter(helpers))
+    os.kill(helper, number)
+    wait_until(lambda: helper not in watch.children(daemon.process.pid) or is_dead(helper))
+    run.crash(daemon, number)
+
+
+def is_dead(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def core_limits(pid: int) -> list[str]:
+    """Return the soft and the hard limit."""
+    line = next(line for line in Path(f"/proc/{pid}/limits").read_text().splitlines() if "core file" in line)
+    return line.split()[4:6]
+
+
+def test_nothing_leaks_from_a_whole_run(run: WholeRun) -> None:
+    """Not into arguments, environments, logs at their most talkative, answers, events, files, names of files, cores."""
+    rig = run.rig
+    with Watcher([rig.folder], but=run.meant) as watch:
+        first_life(run, watch)
+        second_life(run, watch)
+    search = run.all_secrets()
+    shown = [f"{name} in {where}" for where, text in run.shown.items() for name in search.in_text(text)]
+    assert shown == []
+    assert search.in_text(rig.config.read_bytes()) == set()
+    exempt = [one for one in watch.sights if is_the_one_exception(one, rig)]
+    assert exempt, "op of the service account was seen"
+    assert search.in_sights(one for one in watch.sights if one not in exempt) == set()
+    assert {name for one in exempt for name in search.in_text(one.data)} == {"service account token"}
+    assert rig.op.leaks() == []
+    complete(run, watch)
+
+
+def is_the_one_exception(sight: Sight, rig: Rig) -> bool:
+    """Tell whether this is the environment of `op` itself, with the token in its variable and nowhere else."""
+    is_op = str(rig.bin / "op").encode() in sight.argv[:4]
+    pair = VARIABLE + b"=" + SERVICE_TOKEN.encode()
+    variables = sight.data.split(b"\0")
+    return is_op and sight.what == "environ" and pair in variables and sight.data.count(SERVICE_TOKEN.encode()) == 1
+
+
+def complete(run: WholeRun, watch: Watcher) -> None:
+    """Check that the run was what it should be, and that the watcher saw it."""
+    commands = [b" ".join(one.argv).decode() for one in watch.sights if one.what == "argv"]
+    for word in (*HELPERS, "op inject", "op service-account ratelimit", "broker-token search", "broker doctor --read"):
+        assert any(word in one for one in commands), word
+    called = {call.pid for call in run.rig.op.calls()}
+    assert len(called & watch.pids) >= 0.9 * len(called), (called - watch.pids, watch.looks, watch.longest)
+    assert len(run.search_names) if hasattr(run, "search_names") else True

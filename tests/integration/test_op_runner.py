@@ -38,7 +38,7 @@ async def sh(runner: OpRunner, script: str, *, stdin: bytes | None = None, secon
 
 
 def helper_pid(runner: OpRunner) -> int:
-    assert runner._helper is not None
+    assert runner._helper.pid is not None
     return runner._helper.pid
 
 

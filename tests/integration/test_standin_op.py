@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.standins.op_world import HOSTILE_VALUES, ROOT, Field, OpWorld
+from tests.standins.op_things import Field
+from tests.standins.op_world import HOSTILE_VALUES, ROOT, OpWorld
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -116,8 +116,10 @@ async def test_a_one_time_password_is_read_anew_each_time_and_kept_nowhere() -> 
 
 async def test_a_one_time_password_waits_for_the_unlock_and_the_unlock_for_it() -> None:
     desk = Desk()
-    got = await asyncio.gather(desk.get(), desk.otp(), desk.otp(), desk.get(), desk.unlock.unlock())
-    assert got[:4] == ["a", "123456", "123456", "a"]
+    first, code, another, second, _ = await asyncio.gather(
+        desk.get(), desk.otp(), desk.otp(), desk.get(), desk.unlock.unlock()
+    )
+    assert (first, code, another, second) == ("a", "123456", "123456", "a")
     assert desk.vault.most_running == 1
     assert len(desk.vault.reads) == 3
 
