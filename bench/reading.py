@@ -158,7 +158,7 @@ def with_app(single: Read) -> Iterator[Row]:
     ratio = median(one.seconds for one in whole) / single.seconds
     calls = max(one.calls for one in whole)
     yield Row(
-        f"{REFERENCES} references, `op` (its times × {SCALE:g})",
+        f"{REFERENCES} references, `op` ({SCALE:g} of its times)",
         milliseconds(whole),
         f"{milliseconds([single])} (`op read` each)",
         ratio,
@@ -191,7 +191,7 @@ def with_account() -> Iterator[Row]:
     whole, partly = ([read(account, refs, "sa") for _ in range(ROUNDS)] for refs in (REFS, BAD))
     calls = [max(one.calls for one in side) for side in (whole, partly)]
     yield Row(
-        f"{REFERENCES} references, service-account (× {SCALE:g})",
+        f"{REFERENCES} references, service-account ({SCALE:g})",
         milliseconds(whole),
         f"{milliseconds(partly)} ({WRONG} of them wrong)",
     )

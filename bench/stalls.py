@@ -6,7 +6,6 @@ import contextlib
 import shutil
 import socket
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.processes import PYTHON, ROOT, folder
@@ -19,6 +18,7 @@ from tests.standins.sdk_app import SdkApp
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
     Scene = Callable[[Path], AbstractContextManager[str]]
 

@@ -194,7 +194,7 @@ class Daemon:
             await _end(background)
             self._end_experiment()
             if self._following is not None:
-                await self._following
+                await _end([self._following])
             await self.desk.close()
             await self._announcer.close()
             await asyncio.gather(*self._retiring, return_exceptions=True)

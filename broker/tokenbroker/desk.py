@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from tokenbroker.control import asks_for
@@ -40,7 +41,7 @@ class Desk:
         self._wanted = wanted
         if not wanted:
             return
-        self._following = self._connect()
+        self._following = await asyncio.to_thread(self._connect)  # which imports what this system needs
         self._missing = await self._following.watch(wanted, self._happened)
         for event, why in self._missing.items():
             self._audit.record("not followed", {"event": str(event), "why": why})

@@ -16,13 +16,12 @@ from tests.e2e.watcher import Watcher
 from tests.e2e.whole_run import APP, SERVICE_ACCOUNT, SERVICE_TOKEN, Stream, WholeRun
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.e2e.rig import Daemon
     from tests.e2e.watcher import Sight
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-HELPERS = ("op_terminal.py", "sdk_process.py")
 VARIABLE = b"OP_SERVICE_ACCOUNT_TOKEN"
 
 
@@ -50,43 +49,54 @@ def first_life(run: WholeRun, watch: Watcher) -> None:
         events = Stream(run.rig)
         run.trouble_with_op(place)
         run.work()
-        run.trouble_with_issuers()
-        run.rotation()
-        run.renewal()
+        minted = run.short_token()
+        run.wrong_places(place)
         run.mistake(daemon)
+        wait_until(lambda: len(run.issuer.minted) > minted)  # renewed in the background
+        run.rotation()
         run.broker("lock")
         run.another_pair()
-        crash(run, watch, daemon, signal.SIGABRT)
+        crash(run, watch, daemon, "sdk_process.py", signal.SIGABRT)
         run.shown["events"] = events.all()
 
 
 def second_life(run: WholeRun, watch: Watcher) -> None:
-    """What a user does after a crash: look, first without a daemon, unlock; and the daemon crashes again."""
-    run.configure(APP, SERVICE_ACCOUNT.format("systemd://op"))
+    """What a user does when no daemon runs, and then with one that crashes otherwise."""
+    autonomous = SERVICE_ACCOUNT.format("systemd://op")
+    run.configure(APP, autonomous, wrong=True)
     run.broker("doctor --read", 1)
+    run.configure(APP, autonomous)
     with run.serve() as daemon:
-        run.broker("unlock", 1)
+        run.broker("unlock")
         run.tokens("search --as autonomous", "search")
-        crash(run, watch, daemon, signal.SIGSEGV)
+        crash(run, watch, daemon, "op_terminal.py", signal.SIGSEGV)
 
 
-def crash(run: WholeRun, watch: Watcher, daemon: Daemon, number: int) -> None:
-    """Crash the daemon, and before it one of its helpers, all of which may write no core."""
-    helpers = watch.children(daemon.process.pid)
-    assert {name for name in HELPERS if any(name in words for words in helpers.values())}, helpers
+def crash(run: WholeRun, watch: Watcher, daemon: Daemon, program: str, number: int) -> None:
+    """Crash a helper and the daemon, which hold secrets, where the same leaves a core of an ordinary program."""
+    possible = cores_are_written(run, number)
+    before = set(Path("/").glob("core*"))  # helpers are in this folder
+    helpers = {pid: words for pid, words in watch.children(daemon.process.pid).items() if program in words}
     for pid in (daemon.process.pid, *helpers):
         assert core_limits(pid) == ["0", "0"]
     helper = next(iter(helpers))
     os.kill(helper, number)
-    wait_until(lambda: helper not in watch.children(daemon.process.pid) or is_dead(helper))
+    wait_until(lambda: not Path(f"/proc/{helper}/exe").exists())  # nor has a zombie one
     run.crash(daemon, number)
+    assert list(run.cores.iterdir()) == [], f"a core; possible here: {possible}"
+    assert set(Path("/").glob("core*")) == before
 
 
-def is_dead(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
+def cores_are_written(run: WholeRun, number: int) -> bool:
+    """Tell whether a crash leaves a core in that folder, which the system decides; remove it."""
+    plain = subprocess.Popen([*run.command()[:4], "sleep", "60"])
+    wait_until(lambda: Path(f"/proc/{plain.pid}/comm").read_text() == "sleep\n")
+    plain.send_signal(number)
+    plain.wait()
+    written = list(run.cores.iterdir())
+    for core in written:
+        core.unlink()
+    return bool(written)
 
 
 def core_limits(pid: int) -> list[str]:
@@ -95,18 +105,16 @@ def core_limits(pid: int) -> list[str]:
     return line.split()[4:6]
 
 
-def test_nothing_leaks_from_a_whole_run(run: WholeRun) -> None:
-    """Not into arguments, environments, logs at their most talkative, answers, events, files, names of files, cores."""
+@pytest.mark.parametrize("life", [first_life, second_life])
+def test_nothing_leaks_from_a_whole_run(run: WholeRun, life: Callable[[WholeRun, Watcher], None]) -> None:
+    """Not into arguments, environments, logs at their most talkative, answers, events, files and their names, cores."""
     rig = run.rig
     with Watcher([rig.folder], but=run.meant) as watch:
-        first_life(run, watch)
-        second_life(run, watch)
+        life(run, watch)
     search = run.all_secrets()
-    shown = [f"{name} in {where}" for where, text in run.shown.items() for name in search.in_text(text)]
-    assert shown == []
+    assert [f"{name} in {where}" for where, text in run.shown.items() for name in search.in_text(text)] == []
     assert search.in_text(rig.config.read_bytes()) == set()
     exempt = [one for one in watch.sights if is_the_one_exception(one, rig)]
-    assert exempt, "op of the service account was seen"
     assert search.in_sights(one for one in watch.sights if one not in exempt) == set()
     assert {name for one in exempt for name in search.in_text(one.data)} == {"service account token"}
     assert rig.op.leaks() == []
@@ -122,10 +130,12 @@ def is_the_one_exception(sight: Sight, rig: Rig) -> bool:
 
 
 def complete(run: WholeRun, watch: Watcher) -> None:
-    """Check that the run was what it should be, and that the watcher saw it."""
+    """Check that the watcher saw what there was to see: else nothing found means nothing."""
     commands = [b" ".join(one.argv).decode() for one in watch.sights if one.what == "argv"]
-    for word in (*HELPERS, "op inject", "op service-account ratelimit", "broker-token search", "broker doctor --read"):
+    for word in ("op_terminal.py", "op inject", "op service-account ratelimit", "broker-token search", "broker unlock"):
         assert any(word in one for one in commands), word
     called = {call.pid for call in run.rig.op.calls()}
     assert len(called & watch.pids) >= 0.9 * len(called), (called - watch.pids, watch.looks, watch.longest)
-    assert len(run.search_names) if hasattr(run, "search_names") else True
+    log = b"".join(one.data for one in watch.sights if one.where.endswith("daemon.log"))
+    assert b"DEBUG Token served" in log
+    assert b"Unlocked backend=service-account" in log

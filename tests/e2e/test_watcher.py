@@ -38,8 +38,8 @@ LEAKS = {
     "file that was removed and is open": ("f = open('x', 'w+'); f.write(sys.argv[1][::-1]); f.flush(); os.remove('x')",
                                           [SECRET[::-1]], {}, "(deleted)"),
     "file that was removed and is mapped": (
-        "import mmap; f = open('x', 'wb+'); f.write(sys.argv[1][::-1].encode()); f.flush(); "
-        + "m = mmap.mmap(f.fileno(), 0); f.close(); os.remove('x')",
+        "import mmap; f = open('x', 'wb+'); f.write(sys.argv[1][::-1].encode()); f.flush(); "  # noqa: ISC004
+        "m = mmap.mmap(f.fileno(), 0); f.close(); os.remove('x')",
         [SECRET[::-1]], {}, "(deleted)",
     ),
     "memory that is a file": ("f = os.memfd_create('x'); os.write(f, sys.argv[1][::-1].encode())",

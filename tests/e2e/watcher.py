@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 EVERY = 0.002  # seconds between two looks
-DEEP = 8  # looks between two at the open and mapped files of a process
+DEEP = 16  # looks between two at the open and mapped files of a process
 LARGEST = 32 << 20  # bytes; nothing that is written here is as large
 PROGRAMS = ("/usr/", "/lib", "/bin/", "/etc/", "/proc/", "/sys/", "/dev/pts/", "/dev/null", "/dev/ptmx", "/dev/urandom")
 
@@ -58,6 +58,8 @@ class Watcher:
         self._family = {os.getpid()}
         self._strangers: set[int] = set()
         self._sessions: set[int] = set()
+        self._boring: set[str] = set()
+        self._arguments_of: dict[int, bytes] = {}
         self._files: dict[tuple[object, ...], tuple[int, int]] = {}
         self._contents: dict[str, list[bytes]] = {}
         self._seen: dict[tuple[str, int, bytes], Sight] = {}
@@ -107,10 +109,10 @@ class Watcher:
         self._grow()
         self.looks += 1
         for pid in self._family - {os.getpid()}:
+            deep = (self.looks + pid) % DEEP == 0
             with contextlib.suppress(OSError):  # it has ended, or is closed to readers, as the daemon is
-                self._arguments(pid)
-            if (self.looks + pid) % DEEP == 0:
-                with contextlib.suppress(OSError):
+                self._arguments(pid, again=deep)
+                if deep:
                     self._open_files(pid)
         self._search_folders()
 
@@ -130,14 +132,18 @@ class Watcher:
                 if session == pid:
                     self._sessions.add(session)
 
-    def _arguments(self, pid: int) -> None:
-        words, environ = _read(f"/proc/{pid}/cmdline"), _read_if_let(f"/proc/{pid}/environ")
+    def _arguments(self, pid: int, *, again: bool) -> None:
+        words = _read(f"/proc/{pid}/cmdline")
+        if words == self._arguments_of.get(pid) and not again:
+            return
+        environ = _read_if_let(f"/proc/{pid}/environ")
         # Between fork and exec a process shows its parent's; what belongs together is read without a change between.
         if not words or words != _read(f"/proc/{pid}/cmdline"):
             return
         argv = tuple(words.removesuffix(b"\0").split(b"\0"))
         where = f"pid {pid} {words.replace(bytes(1), b' ').decode(errors='replace').strip()}"
         self.pids.add(pid)
+        self._arguments_of[pid] = words
         self._add("argv", pid, where, argv, words)
         if environ:
             self._add("environ", pid, where, argv, environ)
@@ -167,7 +173,10 @@ class Watcher:
 
     def _file(self, name: str, path: str) -> None:
         """Look at a regular file, known as `name`, that can be opened at `path`."""
+        if name in self._boring:
+            return
         if self._is_meant(name) or name.startswith(self._programs):
+            self._boring.add(name)
             return
         with contextlib.suppress(OSError):
             status = os.stat(path)

@@ -6,9 +6,7 @@ what must not be seen is told to `search`.
 
 from __future__ import annotations
 
-import os
 import shlex
-import signal
 import socket
 import sys
 import threading
@@ -18,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from tests.e2e.rig import API, OWNER, Rig, dev_client, finished, wait_until
+from tests.e2e.rig import API, BIN, OWNER, Rig, dev_client, finished, wait_until
 from tests.e2e.secret_forms import Search, lines, parts
 from tests.e2e.standard import CRON_SECRET, SCOPES, SECRET, configuration, register
 from tests.standins.connect_server import TOKEN as CONNECT_TOKEN
@@ -130,9 +128,11 @@ class WholeRun:
         self.rig = rig
         self.beside = beside
         self.shown: dict[str, bytes] = {}
+        """What commands and answers said, by where."""
         self.codes: set[str] = set()
-        self.issuer = beside.enter(RecordingIssuer.start())
-        assert isinstance(self.issuer, RecordingIssuer)
+        issuer = beside.enter(RecordingIssuer.start())
+        assert isinstance(issuer, RecordingIssuer)
+        self.issuer = issuer
         self.faults = {
             "echo": FaultIssuer(error("invalid_request", 400, error_description=f"bad client_secret {SECRET}, sorry")),
             "chatty": FaultIssuer(answer({"access_token": HIDDEN_TOKEN, "error": "invalid_client"}, 401)),
@@ -182,13 +182,13 @@ class WholeRun:
         self.issuer.register(dev_client("id-sdk", SDK_SECRET, "interactive", grants))
         self.issuer.register(dev_client("id-connect", CONNECT_SECRET, "autonomous", grants))
 
-    def configure(self, vault: str, autonomous: str, *, patience: float = 20.0) -> None:
-        """Write config.toml with these two vaults."""
+    def configure(self, vault: str, autonomous: str, *, patience: float = 20.0, wrong: bool = False) -> None:
+        """Write config.toml with these two vaults, and if told so with references that lead nowhere."""
         tables = [autonomous]
         for name, fault in self.faults.items():
             credential = SIGNED if name == "signed" else SECRET_AT.format("m2m/credential")
             tables.append(self._table(name, fault.url, credential))
-        for name, place in (("no-item", "nothing/credential"), ("no-field", "m2m/nothing")):
+        for name, place in (("no-item", "nothing/credential"), ("no-field", "m2m/nothing")) if wrong else ():
             tables.append(self._table(name, self.faults["web"].url, SECRET_AT.format(place)))
         whole = configuration(self.issuer.url, *tables, rules=RULES)
         self.rig.configure(whole.replace(APP, f"{vault}\nprompt_timeout = {patience}"))
@@ -201,13 +201,18 @@ class WholeRun:
         words = [sys.executable, str(HERE / "serve_beside_app.py"), str(self.app.library)]
         return ("sh", "-c", f'ulimit -c "$(ulimit -Hc)"; cd {shlex.quote(str(self.cores))}; exec "$@"', "sh", *words)
 
-    def serve(self, descriptor: int | None = None) -> Daemon:
-        """Start the daemon, at its most talkative."""
+    def serve(self, descriptor: int | None = None, *, ordinary: tuple[str, ...] = ()) -> Daemon:
+        """Start the daemon, at its most talkative; `ordinary` takes it the rights that root has."""
         return self.rig.serve(
             "--log-level", "debug",
-            command=self.command(), pass_fds=() if descriptor is None else (descriptor,),
+            command=(*ordinary, *self.command()), pass_fds=() if descriptor is None else (descriptor,),
             CREDENTIALS_DIRECTORY=str(self.credentials), TMPDIR=str(self.temporary),
         )  # fmt: skip
+
+    def reload(self, vault: str, autonomous: str, *, patience: float = 20.0, wrong: bool = False) -> None:
+        """Have the daemon take over another configuration."""
+        self.configure(vault, autonomous, patience=patience, wrong=wrong)
+        assert self.rig.ask("POST", "/v1/reload", admin=True)[0] == 200
 
     # what a user does
 
@@ -239,7 +244,7 @@ class WholeRun:
             self.keep(f"broker-token {words}", ran)
 
     def _begun(self, calls: tuple[str, ...]) -> list[tuple[str, Running]]:
-        return [(words, self.rig.start(Path(sys.executable).parent / "broker-token", *words.split())) for words in calls]
+        return [(words, self.rig.start(BIN / "broker-token", *words.split())) for words in calls]
 
     def otp(self, *words: str) -> None:
         """Have a one-time password."""
@@ -271,8 +276,7 @@ class WholeRun:
         self.broker("unlock", 1)
         op.fault("truncated", command="inject")
         self.broker("unlock", 1)
-        self.configure(APP, autonomous, patience=UNANSWERED)
-        self.broker("reload")
+        self.reload(APP, autonomous, patience=UNANSWERED)
         op.mend()
         op.lock_app()
         op.person("hang")
@@ -284,7 +288,7 @@ class WholeRun:
     def work(self) -> None:
         """Unlock and fetch tokens, the while `op` says on stderr what it should not; look; have passwords."""
         self.rig.op.fault("warning", command="inject", text=f"you have {SECRET}, and {CRON_SECRET}", times=2)
-        self.broker("unlock", 1)
+        self.broker("unlock")
         self.tokens("search", "search --as autonomous", "write --scope search:write", "signed")
         self.otp()
         self.otp("--as", "autonomous")
@@ -292,8 +296,9 @@ class WholeRun:
         for words in ("status", "status --json", "sessions --json"):
             self.broker(words)
 
-    def trouble_with_issuers(self) -> None:
+    def wrong_places(self, place: str) -> None:
         """Issuers that echo what they got, and references that lead nowhere."""
+        self.reload(APP, SERVICE_ACCOUNT.format(place), wrong=True)
         self.no_tokens("echo", "chatty", "web", "no-item", "no-field", "nobody")
         self.rig.ask("POST", "/token", b"grant_type=client_credentials&profile=search&scope=%E2%82%AC")
 
@@ -308,12 +313,12 @@ class WholeRun:
         self.issuer.register(dev_client("id-interactive", ROTATED, "interactive", grants))
         self.broker("unlock", 1)
 
-    def renewal(self) -> None:
-        """Have a token renewed in the background."""
-        self.issuer.lifetime = 2
+    def short_token(self) -> int:
+        """Have a token that is renewed in two seconds; return how many were given out until then."""
+        self.issuer.lifetime = 4
         self.tokens("write --min-ttl 1")
-        before, self.issuer.lifetime = len(self.issuer.minted), 300
-        wait_until(lambda: len(self.issuer.minted) > before)
+        self.issuer.lifetime = 300
+        return len(self.issuer.minted)
 
     def mistake(self, daemon: Daemon) -> None:
         """Write a secret into the configuration, where a reference should be."""
@@ -322,7 +327,6 @@ class WholeRun:
         daemon.hang_up()
         wait_until(lambda: self.rig.status()["config_error"] is not None)
         self.broker("reload", 1)
-        self.broker("status")
         self.broker("doctor", 1)
         self.rig.configure(good)
 
@@ -330,28 +334,25 @@ class WholeRun:
         """Let the app be asked by its SDK, and a Connect server for cron: with trouble, and without."""
         app, connect = self.app, CONNECT.format(self.connect.url)
         app.set(chatter=1)
-        self.configure(SDK, connect, patience=UNANSWERED)
-        self.broker("reload")
+        app.person("hang")
+        self.reload(SDK, connect, patience=2 * UNANSWERED)
+        self.no_tokens("search", code=5)
+        assert app.story() == ["prompt hang"]
+        self.reload(SDK, connect)
         app.person("dismiss")
         self.no_tokens("search", code=4)
-        app.person("hang")
-        self.broker("unlock", 5)
-        self.configure(SDK, connect)
-        self.broker("reload")
         app.person("approve")
         app.fail("invoke", f"could not use {SDK_SECRET}: {PEM}")
         self.connect.fail(status(500, f"{CONNECT_TOKEN} is odd, as is {CONNECT_SECRET}"), times=1)
         self.no_tokens("search --as autonomous")
-        self.broker("unlock", 1)
-        app.set(invoke_error=None)
         self.connect.fail(text(f"<html>{CONNECT_SECRET}".encode()), times=1)
         self.broker("unlock", 1)
+        app.set(invoke_error=None)
+        self.broker("unlock")
         self.broker("doctor --read", 1)
         self.tokens("search", "search --as autonomous", "signed")
         self.otp()
-        self.no_tokens("no-item")
         self.look("another pair")
-        self.broker("status --json")
 
     def crash(self, daemon: Daemon, number: int) -> None:
         """End the daemon as a fault of its own would, the vault unlocked and tokens in memory."""
@@ -375,7 +376,7 @@ class WholeRun:
             search.secret(name, parts(token))
         for token in self.issuer.minted:
             search.secret("access token", parts(token))
-        for request in self.faults["signed"].requests:
+        for request in (one for one in self.faults["signed"].requests if one.method == "POST"):
             search.secret("client assertion", parts(dict(request.form)["client_assertion"]))
         for code in self.codes:
             search.code(code)
