@@ -39,8 +39,8 @@ def handed_over() -> int:
     return reader
 
 
-def first_life(run: WholeRun, watch: Watcher) -> None:
-    """Everything that a user does with `op`, a service account, the SDK and Connect, until the daemon crashes."""
+def life_with_op(run: WholeRun, watch: Watcher) -> None:
+    """The app through `op`, a service account whose token came through a descriptor; ends by an abort."""
     reader = handed_over()
     place = f"fd://{reader}"
     run.configure(APP, SERVICE_ACCOUNT.format(place))
@@ -49,22 +49,32 @@ def first_life(run: WholeRun, watch: Watcher) -> None:
         events = Stream(run.rig)
         run.trouble_with_op(place)
         run.work()
-        minted = run.short_token()
         run.wrong_places(place)
         run.mistake(daemon)
-        wait_until(lambda: len(run.issuer.minted) > minted)  # renewed in the background
+        wait_until(lambda: daemon.log.count("Token fetched profile=write") > 2)  # one was renewed
         run.rotation()
         run.broker("lock")
+        run.broker("unlock", code=1)
+        crash(run, watch, daemon, "op_terminal.py", signal.SIGABRT)
+        run.shown["events"] = events.all()
+
+
+def life_with_another_pair(run: WholeRun, watch: Watcher) -> None:
+    """The app through its SDK and a Connect server, taken over from `op` by a reload; ends by an abort."""
+    run.configure(APP, SERVICE_ACCOUNT.format("systemd://op"))
+    with run.serve() as daemon:
+        events = Stream(run.rig)
+        run.broker("unlock")
         run.another_pair()
         crash(run, watch, daemon, "sdk_process.py", signal.SIGABRT)
         run.shown["events"] = events.all()
 
 
-def second_life(run: WholeRun, watch: Watcher) -> None:
+def life_after_a_crash(run: WholeRun, watch: Watcher) -> None:
     """What a user does when no daemon runs, and then with one that crashes otherwise."""
     autonomous = SERVICE_ACCOUNT.format("systemd://op")
     run.configure(APP, autonomous, wrong=True)
-    run.broker("doctor --read", 1)
+    run.broker("doctor --read", code=1)
     run.configure(APP, autonomous)
     with run.serve() as daemon:
         run.broker("unlock")
@@ -81,7 +91,7 @@ def crash(run: WholeRun, watch: Watcher, daemon: Daemon, program: str, number: i
         assert core_limits(pid) == ["0", "0"]
     helper = next(iter(helpers))
     os.kill(helper, number)
-    wait_until(lambda: not Path(f"/proc/{helper}/exe").exists())  # nor has a zombie one
+    wait_until(lambda: is_dead(helper))
     run.crash(daemon, number)
     assert list(run.cores.iterdir()) == [], f"a core; possible here: {possible}"
     assert set(Path("/").glob("core*")) == before
@@ -99,13 +109,21 @@ def cores_are_written(run: WholeRun, number: int) -> bool:
     return bool(written)
 
 
+def is_dead(pid: int) -> bool:
+    """Tell whether the process has ended, and its core would be written."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
 def core_limits(pid: int) -> list[str]:
     """Return the soft and the hard limit."""
     line = next(line for line in Path(f"/proc/{pid}/limits").read_text().splitlines() if "core file" in line)
     return line.split()[4:6]
 
 
-@pytest.mark.parametrize("life", [first_life, second_life])
+@pytest.mark.parametrize("life", [life_with_op, life_with_another_pair, life_after_a_crash])
 def test_nothing_leaks_from_a_whole_run(run: WholeRun, life: Callable[[WholeRun, Watcher], None]) -> None:
     """Not into arguments, environments, logs at their most talkative, answers, events, files and their names, cores."""
     rig = run.rig

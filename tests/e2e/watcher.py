@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-EVERY = 0.002  # seconds between two looks
-DEEP = 16  # looks between two at the open and mapped files of a process
+EVERY = 0.004  # seconds between two looks
+DEEP = 10  # looks between two at the open and mapped files of a process
 LARGEST = 32 << 20  # bytes; nothing that is written here is as large
 PROGRAMS = ("/usr/", "/lib", "/bin/", "/etc/", "/proc/", "/sys/", "/dev/pts/", "/dev/null", "/dev/ptmx", "/dev/urandom")
 

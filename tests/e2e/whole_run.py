@@ -221,12 +221,12 @@ class WholeRun:
         assert ran.out.count(printed) >= 1
         self.shown[f"{len(self.shown)} {name} exit {ran.code}"] = (ran.out.replace(printed, "", 1) + ran.err).encode()
 
-    def broker(self, words: str, code: int = 0) -> Ran:
-        """Run `broker`, which is to end with `code`."""
-        ran = self.rig.broker(*words.split())
-        assert ran.code == code, (words, ran)
-        self.keep(f"broker {words}", ran)
-        return ran
+    def broker(self, *commands: str, code: int = 0) -> None:
+        """Run `broker` with each of these words at once; each is to end with `code`."""
+        for words, running in [(words, self.rig.start(BIN / "broker", *words.split())) for words in commands]:
+            ran = finished(running)
+            assert ran.code == code, (words, ran)
+            self.keep(f"broker {words}", ran)
 
     def tokens(self, *calls: str) -> None:
         """Have these tokens, all at once, with `broker-token`."""
@@ -273,14 +273,14 @@ class WholeRun:
         self.no_tokens("search", code=4)
         op.person("approve")
         op.fault("error", command="inject", text=f"could not use {SECRET}: {PEM}")
-        self.broker("unlock", 1)
+        self.broker("unlock", code=1)
         op.fault("truncated", command="inject")
-        self.broker("unlock", 1)
+        self.broker("unlock", code=1)
         self.reload(APP, autonomous, patience=UNANSWERED)
         op.mend()
         op.lock_app()
         op.person("hang")
-        self.broker("unlock", 5)
+        self.broker("unlock", code=5)
         op.person("approve")
         self.configure(APP, autonomous)
         self.broker("reload")
@@ -289,12 +289,14 @@ class WholeRun:
         """Unlock and fetch tokens, the while `op` says on stderr what it should not; look; have passwords."""
         self.rig.op.fault("warning", command="inject", text=f"you have {SECRET}, and {CRON_SECRET}", times=2)
         self.broker("unlock")
+        self.issuer.lifetime = 4  # of a token that is renewed in two seconds
+        self.tokens("write --min-ttl 1")
+        self.issuer.lifetime = 300
         self.tokens("search", "search --as autonomous", "write --scope search:write", "signed")
         self.otp()
         self.otp("--as", "autonomous")
         self.look("unlocked")
-        for words in ("status", "status --json", "sessions --json"):
-            self.broker(words)
+        self.broker("status", "status --json", "sessions --json")
 
     def wrong_places(self, place: str) -> None:
         """Issuers that echo what they got, and references that lead nowhere."""
@@ -311,14 +313,7 @@ class WholeRun:
         self.issuer.register(dev_client("id-interactive", "known to nobody", "interactive", grants))
         self.no_tokens("search --rejected")
         self.issuer.register(dev_client("id-interactive", ROTATED, "interactive", grants))
-        self.broker("unlock", 1)
-
-    def short_token(self) -> int:
-        """Have a token that is renewed in two seconds; return how many were given out until then."""
-        self.issuer.lifetime = 4
-        self.tokens("write --min-ttl 1")
-        self.issuer.lifetime = 300
-        return len(self.issuer.minted)
+        self.broker("unlock", code=1)
 
     def mistake(self, daemon: Daemon) -> None:
         """Write a secret into the configuration, where a reference should be."""
@@ -326,8 +321,7 @@ class WholeRun:
         self.rig.configure(good.replace("op://Agents/m2m/credential", SECRET))
         daemon.hang_up()
         wait_until(lambda: self.rig.status()["config_error"] is not None)
-        self.broker("reload", 1)
-        self.broker("doctor", 1)
+        self.broker("reload", "doctor", code=1)
         self.rig.configure(good)
 
     def another_pair(self) -> None:
@@ -346,10 +340,10 @@ class WholeRun:
         self.connect.fail(status(500, f"{CONNECT_TOKEN} is odd, as is {CONNECT_SECRET}"), times=1)
         self.no_tokens("search --as autonomous")
         self.connect.fail(text(f"<html>{CONNECT_SECRET}".encode()), times=1)
-        self.broker("unlock", 1)
+        self.broker("unlock", code=1)
         app.set(invoke_error=None)
         self.broker("unlock")
-        self.broker("doctor --read", 1)
+        self.broker("doctor --read", code=1)
         self.tokens("search", "search --as autonomous", "signed")
         self.otp()
         self.look("another pair")
