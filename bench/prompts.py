@@ -19,9 +19,9 @@ from tokenbroker.broker import Served
 from tokenbroker.config import ProfileConfig, UnlockConfig, VaultConfig
 from tokenbroker.errors import Locked
 from tokenbroker.model import DesktopEvent, SecretRef
-from tokenbroker.vaults.op import OpVault
-from tokenbroker.vaults.op_program import op_environment
-from tokenbroker.vaults.op_runner import OpRunner
+from tokenbroker.vaults.op.app import OpVault
+from tokenbroker.vaults.op.program import op_environment
+from tokenbroker.vaults.op.runner import OpRunner
 from tokenbroker_client.wire import TokenRequest
 
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ from tests.standins.op_world import OpWorld
 from tokenbroker.config import VaultConfig
 from tokenbroker.model import Secret, SecretRef
 from tokenbroker.system.clock import SystemClock
-from tokenbroker.vaults.connect import ConnectVault
-from tokenbroker.vaults.op import OpVault
-from tokenbroker.vaults.op_program import op_environment
-from tokenbroker.vaults.service_account import ServiceAccountVault
+from tokenbroker.vaults.connect.vault import ConnectVault
+from tokenbroker.vaults.op.app import OpVault
+from tokenbroker.vaults.op.program import op_environment
+from tokenbroker.vaults.op.service_account import ServiceAccountVault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

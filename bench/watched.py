@@ -25,11 +25,11 @@ from tokenbroker.config import ClientConfig, Config, IssuerConfig, ProfileConfig
 from tokenbroker.daemon import Daemon, Options
 from tokenbroker.model import AgentType, Secret, SecretRef
 from tokenbroker.paths import Surroundings
-from tokenbroker.vaults.connect import ConnectVault
+from tokenbroker.vaults.connect.vault import ConnectVault
 from tokenbroker.vaults.dev import DevVault
 from tokenbroker.vaults.keyring import KeyringVault
-from tokenbroker.vaults.op import OpVault
-from tokenbroker.vaults.sdk import SdkVault
+from tokenbroker.vaults.op.app import OpVault
+from tokenbroker.vaults.sdk.vault import SdkVault
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

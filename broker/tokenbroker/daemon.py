@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from tokenbroker.model import Instant, Peer
     from tokenbroker.paths import Surroundings
     from tokenbroker.ports import DesktopEvents, Issuer, Vault
-    from tokenbroker.vaults.op_experiment import ServiceProbe
+    from tokenbroker.vaults.op.experiment import ServiceProbe
 
 logger = logging.getLogger(__name__)
 
@@ -284,7 +284,7 @@ class Daemon:
 
     async def _experiment(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Call `op` for `broker doctor op`, which wants to know how that goes in a service."""
-        from tokenbroker.vaults.op_experiment import ServiceProbe  # noqa: PLC0415  # for a person who asks
+        from tokenbroker.vaults.op.experiment import ServiceProbe  # noqa: PLC0415  # for a person who asks
 
         config = self.broker.config.vault
         if config.backend != "op":

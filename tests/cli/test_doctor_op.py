@@ -15,8 +15,8 @@ from tests.e2e.rig import Background, Rig, wait_until
 from tests.standins.op_service import OpService
 from tokenbroker.cli.op_report import SCOPES
 from tokenbroker.config import VaultConfig
-from tokenbroker.vaults.op_grants import MAX_PROMPTS, PLAN, Grants, Place, Scope, from_json
-from tokenbroker.vaults.op_grants_file import save_grants
+from tokenbroker.vaults.op.grants import MAX_PROMPTS, PLAN, Grants, Place, Scope, from_json
+from tokenbroker.vaults.op.grants_file import save_grants
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

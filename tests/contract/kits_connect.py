@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tests.standins.connect_server import TOKEN, ConnectServer
 from tokenbroker.config import VaultConfig
 from tokenbroker.model import Secret, SecretRef
-from tokenbroker.vaults.connect import ConnectVault
+from tokenbroker.vaults.connect.vault import ConnectVault
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tests.standins.sdk_app import SdkApp
 from tokenbroker.config import VaultConfig
 from tokenbroker.model import SecretRef
-from tokenbroker.vaults.sdk import SdkVault
+from tokenbroker.vaults.sdk.vault import SdkVault
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

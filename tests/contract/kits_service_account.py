@@ -10,7 +10,7 @@ from tests.standins.op_things import service_account_token
 from tests.standins.op_world import OpWorld
 from tokenbroker.config import VaultConfig
 from tokenbroker.model import Secret, SecretRef
-from tokenbroker.vaults.service_account import ServiceAccountVault
+from tokenbroker.vaults.op.service_account import ServiceAccountVault
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -20,7 +20,7 @@ from tokenbroker.errors import SecretNotFound, VaultError
 from tokenbroker.model import Secret, SecretRef
 from tokenbroker.vaults.dev import DevVault
 from tokenbroker.vaults.keyring import KeyringVault
-from tokenbroker.vaults.op import OpVault
+from tokenbroker.vaults.op.app import OpVault
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from tokenbroker import cli
-from tokenbroker.vaults import sdk
+from tokenbroker.vaults.sdk import vault as sdk
 
 if __name__ == "__main__":
     sdk.SdkVault = functools.partial(sdk.SdkVault, library=Path(sys.argv[1]))  # type: ignore[assignment, misc]

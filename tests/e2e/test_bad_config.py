@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 CASES = [
     pytest.param('scopes = ["search:read"]', 'scopes = "search:read"', "profiles.search.scopes: expected a list of",
                  id="a string where a list belongs"),
-    pytest.param('backend = "op"', 'backend = "opp"', "vault.backend: expected op, service-account, connect, sdk or keyring, found `opp`",
+    pytest.param('backend = "op"', 'backend = "opp"', "vault.backend: expected op, service-account, connect, sdk or "
+                 "keyring, found `opp`",
                  id="unknown backend"),
     pytest.param('decide = "allow"', 'decide = "alow"', "rules[0].decide: expected", id="a slip in a rule"),
     pytest.param('audience = "', 'audiance = "', "profiles.search.audiance: ", id="a misspelt key"),

@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.rig import Rig
 from tests.e2e.standard import configuration, fill_vault
-from tokenbroker.vaults.op_program import USUAL_PLACES
+from tokenbroker.vaults.op.program import USUAL_PLACES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -55,7 +55,7 @@ def life_with_op(run: WholeRun, watch: Watcher) -> None:
         run.rotation()
         run.broker("lock")
         run.broker("unlock", code=1)
-        crash(run, watch, daemon, "op_terminal.py", signal.SIGABRT)
+        crash(run, watch, daemon, "op/terminal.py", signal.SIGABRT)
         run.shown["events"] = events.all()
 
 
@@ -66,7 +66,7 @@ def life_with_another_pair(run: WholeRun, watch: Watcher) -> None:
         events = Stream(run.rig)
         run.broker("unlock")
         run.another_pair()
-        crash(run, watch, daemon, "sdk_process.py", signal.SIGABRT)
+        crash(run, watch, daemon, "sdk/process.py", signal.SIGABRT)
         run.shown["events"] = events.all()
 
 
@@ -79,7 +79,7 @@ def life_after_a_crash(run: WholeRun, watch: Watcher) -> None:
     with run.serve() as daemon:
         run.broker("unlock")
         run.tokens("search --as autonomous", "search")
-        crash(run, watch, daemon, "op_terminal.py", signal.SIGSEGV)
+        crash(run, watch, daemon, "op/terminal.py", signal.SIGSEGV)
 
 
 def crash(run: WholeRun, watch: Watcher, daemon: Daemon, program: str, number: int) -> None:
@@ -150,7 +150,7 @@ def is_the_one_exception(sight: Sight, rig: Rig) -> bool:
 def complete(run: WholeRun, watch: Watcher) -> None:
     """Check that the watcher saw what there was to see: else nothing found means nothing."""
     commands = [b" ".join(one.argv).decode() for one in watch.sights if one.what == "argv"]
-    for word in ("op_terminal.py", "op inject", "op service-account ratelimit", "broker-token search", "broker unlock"):
+    for word in ("op/terminal.py", "op inject", "op service-account ratelimit", "broker-token search", "broker unlock"):
         assert any(word in one for one in commands), word
     called = {call.pid for call in run.rig.op.calls()}
     assert len(called & watch.pids) >= 0.9 * len(called), (called - watch.pids, watch.looks, watch.longest)

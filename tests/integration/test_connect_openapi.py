@@ -18,7 +18,7 @@ from tests.standins.prism import Prism, with_base_in_paths
 from tokenbroker.config import VaultConfig
 from tokenbroker.errors import SecretNotFound, VaultUnavailable
 from tokenbroker.model import Secret, SecretRef
-from tokenbroker.vaults.connect import ConnectVault
+from tokenbroker.vaults.connect.vault import ConnectVault
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -13,7 +13,7 @@ import pytest
 
 from tests.standins.systemd_user import SystemdUser, Unavailable
 from tokenbroker.errors import Locked
-from tokenbroker.vaults.credential_keyring import look_up
+from tokenbroker.vaults.credential.keyring import look_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +24,7 @@ PRINTS = f"""
 import asyncio, os, sys
 sys.path.insert(0, {str(ROOT / "broker")!r})
 from tokenbroker.errors import BrokerError
-from tokenbroker.vaults.credential import CredentialSources
+from tokenbroker.vaults.credential.sources import CredentialSources
 async def main():
     try:
         print((await CredentialSources(os.environ, os.getuid()).source(sys.argv[1])()).reveal())

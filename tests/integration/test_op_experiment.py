@@ -11,9 +11,9 @@ import pytest
 from tests.standins.op_world import OpWorld
 from tokenbroker.config import VaultConfig
 from tokenbroker.errors import UsageError, VaultUnavailable
-from tokenbroker.vaults import op_experiment
-from tokenbroker.vaults.op_experiment import Prober, ServiceProbe
-from tokenbroker.vaults.op_grants import Place, Step
+from tokenbroker.vaults.op import experiment as op_experiment
+from tokenbroker.vaults.op.experiment import Prober, ServiceProbe
+from tokenbroker.vaults.op.grants import Place, Step
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tokenbroker.errors import BrokerError
-from tokenbroker.vaults.op_grants import Grants, Place, Scope, to_json
-from tokenbroker.vaults.op_grants_file import NAME, load_grants, save_grants
+from tokenbroker.vaults.op.grants import Grants, Place, Scope, to_json
+from tokenbroker.vaults.op.grants_file import NAME, load_grants, save_grants
 
 if TYPE_CHECKING:
     from collections.abc import Callable

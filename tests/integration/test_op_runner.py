@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tokenbroker.errors import VaultUnavailable
-from tokenbroker.vaults import op_terminal
-from tokenbroker.vaults.op_runner import OpRunner
+from tokenbroker.vaults.op import terminal as op_terminal
+from tokenbroker.vaults.op.runner import OpRunner
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from tokenbroker.vaults.op_errors import Completed
+    from tokenbroker.vaults.op.errors import Completed
 
 ENV = {"PATH": "/usr/bin:/bin"}
 
@@ -281,7 +281,7 @@ async def test_helper_ends_politely_on_sigterm_with_its_call(runner: OpRunner, t
 
 DAEMON = """
 import asyncio, sys
-from tokenbroker.vaults.op_runner import OpRunner
+from tokenbroker.vaults.op.runner import OpRunner
 asyncio.run(OpRunner().run(["/bin/sh", "-c", "echo $PPID >%s; echo $$ >%s; exec sleep 60"], env={}, seconds=60))
 """
 
@@ -301,7 +301,7 @@ async def test_helper_and_call_die_with_the_daemon(tmp_path: Path) -> None:
 def test_helper_hardens_itself_and_does_not_forbid_setgid() -> None:
     """Nobody reads its memory, it writes no core, and set-gid `op` keeps its group (NoNewPrivileges stays off)."""
     script = (
-        "from tokenbroker.vaults.op_terminal import harden; import ctypes, resource; harden();"
+        "from tokenbroker.vaults.op.terminal import harden; import ctypes, resource; harden();"
         "libc = ctypes.CDLL(None); print(libc.prctl(3), libc.prctl(39, 0, 0, 0, 0), resource.getrlimit(4))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -23,9 +23,9 @@ from tests.standins.private_ca import PrivateCa
 from tokenbroker.config import VaultConfig
 from tokenbroker.errors import Locked, SecretAmbiguous, SecretNotFound, VaultError, VaultNotInstalled, VaultUnavailable
 from tokenbroker.model import Secret, SecretRef
-from tokenbroker.vaults import connect_api
-from tokenbroker.vaults.connect import ConnectVault
-from tokenbroker.vaults.connect_answers import Absent, Entry, Malformed, TokenRefused, TooBig, parse_entries
+from tokenbroker.vaults.connect import api as connect_api
+from tokenbroker.vaults.connect.answers import Absent, Entry, Malformed, TokenRefused, TooBig, parse_entries
+from tokenbroker.vaults.connect.vault import ConnectVault
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -612,7 +612,7 @@ import asyncio, sys, threading
 from tests.standins.connect_server import TOKEN, ConnectServer
 from tokenbroker.config import VaultConfig
 from tokenbroker.model import Secret, SecretRef
-from tokenbroker.vaults.connect import ConnectVault
+from tokenbroker.vaults.connect.vault import ConnectVault
 
 class Watch:
     @staticmethod
@@ -720,7 +720,7 @@ async def test_without_the_package_the_command_that_installs_it_is_named(
     server: ConnectServer, vault: ConnectVault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And it installs what the extra `connect` would."""
-    monkeypatch.delitem(sys.modules, "tokenbroker.vaults.connect_api")
+    monkeypatch.delitem(sys.modules, "tokenbroker.vaults.connect.api")
     monkeypatch.setitem(sys.modules, "onepasswordconnectsdk.async_client", None)
     error = await failure(vault)
     assert isinstance(error, VaultNotInstalled)

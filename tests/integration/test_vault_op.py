@@ -25,9 +25,9 @@ from tokenbroker.errors import (
     VaultUnavailable,
 )
 from tokenbroker.model import Secret, SecretRef
-from tokenbroker.vaults import op_program
-from tokenbroker.vaults.op import MAX_ROUNDS, OpVault
-from tokenbroker.vaults.op_runner import OpRunner
+from tokenbroker.vaults.op import program as op_program
+from tokenbroker.vaults.op.app import MAX_ROUNDS, OpVault
+from tokenbroker.vaults.op.runner import OpRunner
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

@@ -20,8 +20,8 @@ from tests.standins.op_world import OpWorld
 from tokenbroker.config import VaultConfig
 from tokenbroker.errors import SecretAmbiguous, SecretNotFound
 from tokenbroker.model import Secret, SecretRef
-from tokenbroker.vaults.op import OpVault
-from tokenbroker.vaults.op_runner import OpRunner
+from tokenbroker.vaults.op.app import OpVault
+from tokenbroker.vaults.op.runner import OpRunner
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -28,8 +28,8 @@ from tokenbroker.errors import (
     VaultUnavailable,
 )
 from tokenbroker.model import Secret, SecretRef
-from tokenbroker.vaults.op_program import SANE_PATH
-from tokenbroker.vaults.sdk import SdkVault
+from tokenbroker.vaults.op.program import SANE_PATH
+from tokenbroker.vaults.sdk.vault import SdkVault
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -404,7 +404,7 @@ DAEMON = """
 import asyncio, pathlib, sys
 from tokenbroker.config import VaultConfig
 from tokenbroker.model import SecretRef
-from tokenbroker.vaults.sdk import SdkVault
+from tokenbroker.vaults.sdk.vault import SdkVault
 home = pathlib.Path(sys.argv[1])
 vault = SdkVault(VaultConfig(account="A"), environ={}, home=home, library=home / "app/libop_sdk_ipc_client.so")
 asyncio.run(vault.read([SecretRef("op://a/b/c")]))

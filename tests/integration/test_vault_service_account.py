@@ -16,8 +16,8 @@ from tests.standins.op_world import OpWorld
 from tokenbroker.config import VaultConfig
 from tokenbroker.errors import Locked, SecretNotFound, VaultUnavailable
 from tokenbroker.model import RateLimit, Secret, SecretRef
-from tokenbroker.vaults.op_runner import OpRunner
-from tokenbroker.vaults.service_account import ServiceAccountVault
+from tokenbroker.vaults.op.runner import OpRunner
+from tokenbroker.vaults.op.service_account import ServiceAccountVault
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

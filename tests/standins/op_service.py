@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any, Self
 
 from tokenbroker.errors import UsageError
-from tokenbroker.vaults.op_experiment import ServiceProbe
+from tokenbroker.vaults.op.experiment import ServiceProbe
 
 if TYPE_CHECKING:
     from tests.e2e.rig import Background, Rig

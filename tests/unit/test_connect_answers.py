@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tokenbroker.errors import VaultUnavailable
 from tokenbroker.model import Secret, SecretRef
-from tokenbroker.vaults.connect_answers import (
+from tokenbroker.vaults.connect.answers import (
     Absent,
     Entry,
     Malformed,
@@ -25,8 +25,8 @@ from tokenbroker.vaults.connect_answers import (
     parse_health,
     parse_item,
 )
-from tokenbroker.vaults.op_item import pick
-from tokenbroker.vaults.op_reference import OpReference, parse_reference
+from tokenbroker.vaults.op.item import pick
+from tokenbroker.vaults.op.reference import OpReference, parse_reference
 
 WHERE = "the Connect server at http://127.0.0.1:8080"
 A, B = "a" * 26, "b" * 26

@@ -15,9 +15,9 @@ import pytest
 from tests.unit.test_keyring_vault import PLAIN, chain, named
 from tokenbroker.errors import ConfigError, Locked, VaultError, VaultUnavailable
 from tokenbroker.model import Secret
-from tokenbroker.vaults.credential import MAX_BYTES, CredentialSources, checked
-from tokenbroker.vaults.credential_keyring import look_up_in
-from tokenbroker.vaults.credential_systemd import lets_only_read
+from tokenbroker.vaults.credential.keyring import look_up_in
+from tokenbroker.vaults.credential.sources import MAX_BYTES, CredentialSources, checked
+from tokenbroker.vaults.credential.systemd import lets_only_read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,8 +12,8 @@ from tokenbroker.errors import (
     VaultUnavailable,
 )
 from tokenbroker.model import SecretRef
-from tokenbroker.vaults.op_errors import Completed, garbled, judge
-from tokenbroker.vaults.op_reference import OpReference, parse_reference
+from tokenbroker.vaults.op.errors import Completed, garbled, judge
+from tokenbroker.vaults.op.reference import OpReference, parse_reference
 
 STAMP = "[ERROR] 2026/02/03 04:05:06 "
 SECRET_READ = "could not read secret 'op://V/I/F': "

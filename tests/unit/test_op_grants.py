@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tokenbroker.vaults.op_grants import (
+from tokenbroker.vaults.op.grants import (
     MAX_AGE,
     MAX_PROMPTS,
     PLAN,

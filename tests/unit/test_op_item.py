@@ -7,9 +7,9 @@ import pytest
 
 from tokenbroker.errors import SecretAmbiguous, SecretNotFound
 from tokenbroker.model import Secret, SecretRef
-from tokenbroker.vaults.op_item import OpItem, parse_item, pick
-from tokenbroker.vaults.op_reference import parse_reference
-from tokenbroker.vaults.op_template import GarbledOutput
+from tokenbroker.vaults.op.item import OpItem, parse_item, pick
+from tokenbroker.vaults.op.reference import parse_reference
+from tokenbroker.vaults.op.template import GarbledOutput
 
 # Shape recorded from `op item get --format json` (contract 1.4).
 FIELDS: list[dict[str, Any]] = [

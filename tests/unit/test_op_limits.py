@@ -6,7 +6,7 @@ import pytest
 
 from tokenbroker.errors import VaultUnavailable
 from tokenbroker.model import RateLimit, SecretRef
-from tokenbroker.vaults.op_limits import (
+from tokenbroker.vaults.op.limits import (
     DAY,
     HOUR,
     SMALLEST_PLAN,
@@ -16,8 +16,8 @@ from tokenbroker.vaults.op_limits import (
     cost_of,
     parse_limits,
 )
-from tokenbroker.vaults.op_reference import OpReference, parse_reference
-from tokenbroker.vaults.op_template import GarbledOutput
+from tokenbroker.vaults.op.reference import OpReference, parse_reference
+from tokenbroker.vaults.op.template import GarbledOutput
 
 NOW = 1000.0
 VAULT_ID, ITEM_ID = "a" * 26, "b2" * 13

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tokenbroker.errors import VaultNotInstalled, VaultUnavailable
-from tokenbroker.vaults import op_program
-from tokenbroker.vaults.op_program import find_op, op_environment
+from tokenbroker.vaults.op import program as op_program
+from tokenbroker.vaults.op.program import find_op, op_environment
 
 if TYPE_CHECKING:
     from pathlib import Path

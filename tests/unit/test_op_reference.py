@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tokenbroker.model import SecretRef
-from tokenbroker.vaults.op_reference import parse_reference
+from tokenbroker.vaults.op.reference import parse_reference
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.standins.op import auth, grants
-from tokenbroker.vaults.op_scrub import scrub
+from tokenbroker.vaults.op.scrub import scrub
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import pytest
 
 from tests.unit.test_op_errors import INIT, SECRET_READ, failure, refs
 from tokenbroker.errors import SecretNotFound, VaultError, VaultUnavailable
-from tokenbroker.vaults.op_errors import Completed, judge
-from tokenbroker.vaults.op_service_errors import LimitReached, TokenRefused, service_account_words
+from tokenbroker.vaults.op.errors import Completed, judge
+from tokenbroker.vaults.op.service_errors import LimitReached, TokenRefused, service_account_words
 
 WORDS = service_account_words("systemd://op")
 DELETED = (

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenbroker.model import SecretRef
-from tokenbroker.vaults.op_template import GarbledOutput, build_template, parse_filled
+from tokenbroker.vaults.op.template import GarbledOutput, build_template, parse_filled
 
 NONCE = "0123456789abcdef"
 REFS = [SecretRef("op://Vault/Item/one"), SecretRef("op://Vault/My Item/sec/two")]

@@ -11,9 +11,9 @@ from onepassword.secrets import Secrets
 
 from tokenbroker.errors import VaultError, VaultNotInstalled
 from tokenbroker.model import SecretRef
-from tokenbroker.vaults import sdk_errors
-from tokenbroker.vaults.sdk_errors import ENDS_PROCESS, failure, problem, refuse
-from tokenbroker.vaults.sdk_process import Reader, classify
+from tokenbroker.vaults.sdk import errors as sdk_errors
+from tokenbroker.vaults.sdk.errors import ENDS_PROCESS, failure, problem, refuse
+from tokenbroker.vaults.sdk.process import Reader, classify
 
 REF = SecretRef("op://Agents/m2m/credential")
 

@@ -55,11 +55,11 @@ PURE = [
     "tokenbroker.policy", "tokenbroker.config.toml_lines", "tokenbroker.api.messages", "tokenbroker.api.reader",
     "tokenbroker.api.views", "tokenbroker.issuers.addresses", "tokenbroker.config.presets",
     "tokenbroker.issuers.problems", "tokenbroker.issuers.response", "tokenbroker.peers.evidence",
-    "tokenbroker.vaults.connect_answers",
-    "tokenbroker.vaults.op_errors", "tokenbroker.vaults.op_item", "tokenbroker.vaults.op_reference",
-    "tokenbroker.vaults.op_grants", "tokenbroker.vaults.op_scrub",
-    "tokenbroker.vaults.op_limits", "tokenbroker.vaults.op_service_errors", "tokenbroker.vaults.op_template",
-    "tokenbroker.vaults.sdk_errors",
+    "tokenbroker.vaults.connect.answers",
+    "tokenbroker.vaults.op.errors", "tokenbroker.vaults.op.item", "tokenbroker.vaults.op.reference",
+    "tokenbroker.vaults.op.grants", "tokenbroker.vaults.op.scrub",
+    "tokenbroker.vaults.op.limits", "tokenbroker.vaults.op.service_errors", "tokenbroker.vaults.op.template",
+    "tokenbroker.vaults.sdk.errors",
     "tokenbroker_client.wire", "tokenbroker_client.formats",
     "tokenbroker_client.http1", "tokenbroker_client.calls", "tokenbroker_client.errors",
 ]  # fmt: skip
@@ -74,8 +74,8 @@ READS_CLOCK = {
     "tokenbroker.system.clock",
     "tokenbroker.peers.procfs",  # when the machine was started, to date a process
     "tokenbroker.system.notify",  # systemd wants the moment at which a reload began
-    "tokenbroker.vaults.op_terminal",  # a program of its own
-    "tokenbroker.vaults.credential_fd",  # for how long a descriptor is read, in a thread
+    "tokenbroker.vaults.op.terminal",  # a program of its own
+    "tokenbroker.vaults.credential.descriptor",  # for how long a descriptor is read, in a thread
     "tokenbroker_client.transport",
 }
 DRAWS_RANDOM = {
@@ -83,15 +83,15 @@ DRAWS_RANDOM = {
     "tokenbroker.sessions",  # ids
     "tokenbroker.api.http",  # correlation ids
     "tokenbroker.issuers.token_endpoint",  # jti of an assertion
-    "tokenbroker.vaults.op_reader",  # the template's separator
+    "tokenbroker.vaults.op.reader",  # the template's separator
 }
 REVEALS = {
     "tokenbroker.api.public",  # the token, to the peer
     "tokenbroker.exchange",  # a client id that is kept as a secret
     "tokenbroker.issuers.authentication",  # the credential, to the issuer
     "tokenbroker.issuers.exchange",  # to strike it from what an issuer says
-    "tokenbroker.vaults.connect_api",  # the access token, to the Connect server
-    "tokenbroker.vaults.service_account",  # its token, to `op`
+    "tokenbroker.vaults.connect.api",  # the access token, to the Connect server
+    "tokenbroker.vaults.op.service_account",  # its token, to `op`
 }
 CLOCKS = {"time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "clock_gettime"}
 MUTATORS = {"append", "add", "update", "setdefault", "pop", "popitem", "clear", "extend", "insert", "remove", "discard"}
@@ -100,7 +100,7 @@ MUTATORS = {"append", "add", "update", "setdefault", "pop", "popitem", "clear", 
 EAGER = {
     "tokenbroker.api.reader": {"httptools"},
     "tokenbroker.issuers.transport": {"aiohttp", "yarl"},
-    "tokenbroker.vaults.connect_api": {"anyio", "httpx", "onepasswordconnectsdk"},
+    "tokenbroker.vaults.connect.api": {"anyio", "httpx", "onepasswordconnectsdk"},
 }
 MAX_LINES = 400
 MAX_FUNCTION = 60

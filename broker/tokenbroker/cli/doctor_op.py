@@ -22,10 +22,10 @@ from tokenbroker.cli.op_conversation import Conversation, Service, Times, yes
 from tokenbroker.config import text as config_text
 from tokenbroker.config.fields import Problem
 from tokenbroker.config.values import duration
-from tokenbroker.vaults.op import OpVault
-from tokenbroker.vaults.op_experiment import Prober
-from tokenbroker.vaults.op_grants import MAX_PROMPTS, PLAN, Grants, Place, Scope, carried_over, conclude
-from tokenbroker.vaults.op_grants_file import NAME, load_grants, save_grants
+from tokenbroker.vaults.op.app import OpVault
+from tokenbroker.vaults.op.experiment import Prober
+from tokenbroker.vaults.op.grants import MAX_PROMPTS, PLAN, Grants, Place, Scope, carried_over, conclude
+from tokenbroker.vaults.op.grants_file import NAME, load_grants, save_grants
 from tokenbroker_client.wire import EXIT_FAILED, EXIT_USAGE
 
 if TYPE_CHECKING:

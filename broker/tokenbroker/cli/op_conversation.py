@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 from tokenbroker.cli.admin import ask
 from tokenbroker.cli.op_report import PLACES, step_words
 from tokenbroker.cli.text import span
-from tokenbroker.vaults.op_experiment import WHOAMI, WITHOUT_SETTINGS
-from tokenbroker.vaults.op_grants import PLAN, Observation, Place, Scope, Seen, Step, bounds, conclude
-from tokenbroker.vaults.op_scrub import scrub
+from tokenbroker.vaults.op.experiment import WHOAMI, WITHOUT_SETTINGS
+from tokenbroker.vaults.op.grants import PLAN, Observation, Place, Scope, Seen, Step, bounds, conclude
+from tokenbroker.vaults.op.scrub import scrub
 from tokenbroker_client.errors import BadAnswer, ClientError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from tokenbroker.paths import Surroundings
-    from tokenbroker.vaults.op_experiment import Prober
+    from tokenbroker.vaults.op.experiment import Prober
 
 SERVICE: Final = (Place.SERVICE_TERMINAL, Place.SERVICE_PLAIN)
 DISMISSED: Final = Step(Place.TERMINAL, session=3)  # a session that nothing was authorized in

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from tokenbroker.cli.text import plain, span, table
-from tokenbroker.vaults.op_grants import PLAN, Place, Scope, bounds, doubts
+from tokenbroker.vaults.op.grants import PLAN, Place, Scope, bounds, doubts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tokenbroker.vaults.op_grants import Grants, Observation, Seen, Step
+    from tokenbroker.vaults.op.grants import Grants, Observation, Seen, Step
 
 WIDTH: Final = 80  # columns
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tokenbroker.errors import ConfigError, VaultError
-from tokenbroker.vaults.credential import CredentialSources
+from tokenbroker.vaults.credential.sources import CredentialSources
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -36,17 +36,17 @@ class VaultFactory:
             case "op":
                 return self._op(config)
             case "service-account":
-                from tokenbroker.vaults.service_account import ServiceAccountVault  # noqa: PLC0415
+                from tokenbroker.vaults.op.service_account import ServiceAccountVault  # noqa: PLC0415
 
                 return ServiceAccountVault(
                     config, environ=environ, home=home, credential=self._credential(config), clock=self._clock
                 )
             case "connect":
-                from tokenbroker.vaults.connect import ConnectVault  # noqa: PLC0415
+                from tokenbroker.vaults.connect.vault import ConnectVault  # noqa: PLC0415
 
                 return ConnectVault(config, credential=self._credential(config))
             case "sdk":
-                from tokenbroker.vaults.sdk import SdkVault  # noqa: PLC0415
+                from tokenbroker.vaults.sdk.vault import SdkVault  # noqa: PLC0415
 
                 return SdkVault(config, environ=environ, home=home)
             case "keyring":
@@ -58,9 +58,9 @@ class VaultFactory:
 
     def _op(self, config: VaultConfig) -> Vault:
         """Return the adapter for the app, which runs `op` as was found to be right on this machine."""
-        from tokenbroker.vaults.op import OpVault  # noqa: PLC0415  # as the module says
-        from tokenbroker.vaults.op_grants_file import NAME, load_grants  # noqa: PLC0415
-        from tokenbroker.vaults.op_runner import OpRunner  # noqa: PLC0415
+        from tokenbroker.vaults.op.app import OpVault  # noqa: PLC0415  # as the module says
+        from tokenbroker.vaults.op.grants_file import NAME, load_grants  # noqa: PLC0415
+        from tokenbroker.vaults.op.runner import OpRunner  # noqa: PLC0415
 
         folder, now = self._state_folder, self._clock.now().wall
         grants = load_grants(folder / NAME, op_version=None, now=now) if folder is not None else None

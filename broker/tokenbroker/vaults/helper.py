@@ -18,7 +18,7 @@ import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tokenbroker.errors import VaultUnavailable
-from tokenbroker.vaults.op_terminal import HEADER, frame
+from tokenbroker.vaults.op.terminal import HEADER, frame
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process

@@ -38,8 +38,10 @@ async def read_references(arguments: argparse.Namespace, config: Config, here: S
 
 async def _read(config: VaultConfig, refs: tuple[SecretRef, ...], here: Surroundings) -> list[Finding]:
     from tokenbroker.system.clock import SystemClock  # noqa: PLC0415  # for those who read
+    from tokenbroker.system.hardening import harden  # noqa: PLC0415
     from tokenbroker.vaults.factory import VaultFactory  # noqa: PLC0415
 
+    harden(platform=here.platform)  # secrets will be in this process for a moment
     try:
         vault = VaultFactory(here.environ, here.home, uid=here.uid, clock=SystemClock()).build(config)
         try:

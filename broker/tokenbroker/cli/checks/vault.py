@@ -41,8 +41,8 @@ async def _one(config: VaultConfig, here: Surroundings) -> list[Finding]:
 
 
 async def _op(config: VaultConfig, here: Surroundings) -> list[Finding]:
-    from tokenbroker.vaults.op import OpVault  # noqa: PLC0415  # one backend is loaded, not all
-    from tokenbroker.vaults.op_program import find_op  # noqa: PLC0415
+    from tokenbroker.vaults.op.app import OpVault  # noqa: PLC0415  # one backend is loaded, not all
+    from tokenbroker.vaults.op.program import find_op  # noqa: PLC0415
 
     vault = OpVault(config, environ=here.environ, home=here.home)
     try:
@@ -58,7 +58,7 @@ async def _op(config: VaultConfig, here: Surroundings) -> list[Finding]:
 
 async def _credential(config: VaultConfig, here: Surroundings) -> list[Finding]:
     """Say whether the vault's own access token is where it should be, as far as this process can see."""
-    from tokenbroker.vaults.credential import CredentialSources  # noqa: PLC0415
+    from tokenbroker.vaults.credential.sources import CredentialSources  # noqa: PLC0415
 
     where = config.credential or ""
     if not where.startswith("keyring://"):

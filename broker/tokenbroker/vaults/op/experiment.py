@@ -15,11 +15,11 @@ import tempfile
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from tokenbroker.errors import UsageError, VaultError, VaultUnavailable
-from tokenbroker.vaults.op_errors import Completed, general_error
-from tokenbroker.vaults.op_grants import Place, Seen, Step
-from tokenbroker.vaults.op_program import find_op, op_environment
-from tokenbroker.vaults.op_runner import GRACE, OpRunner
-from tokenbroker.vaults.op_scrub import scrub
+from tokenbroker.vaults.op.errors import Completed, general_error
+from tokenbroker.vaults.op.grants import Place, Seen, Step
+from tokenbroker.vaults.op.program import find_op, op_environment
+from tokenbroker.vaults.op.runner import GRACE, OpRunner
+from tokenbroker.vaults.op.scrub import scrub
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tokenbroker.model import SecretRef
-    from tokenbroker.vaults.op_reference import OpReference
+    from tokenbroker.vaults.op.reference import OpReference
 
 UNLOCK = "run `broker unlock`"
 _INTEGRATION = "turn on 1Password's Settings > Developer > Integrate with 1Password CLI"

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from tokenbroker.errors import PromptUnanswered, VaultError, VaultUnavailable
 from tokenbroker.model import Secret
-from tokenbroker.vaults import sdk_process
 from tokenbroker.vaults.helper import Helper, HelperLost
-from tokenbroker.vaults.op_program import SANE_PATH
-from tokenbroker.vaults.sdk_errors import ENDS_PROCESS, UNLOCK, failure, problem, refuse
+from tokenbroker.vaults.op.program import SANE_PATH
+from tokenbroker.vaults.sdk import process as sdk_process
+from tokenbroker.vaults.sdk.errors import ENDS_PROCESS, UNLOCK, failure, problem, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

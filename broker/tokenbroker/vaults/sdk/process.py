@@ -3,7 +3,7 @@
 The app gives its authorization to an account and a process, for ten minutes without use (contract 5). The SDK's calls
 are blocking calls into the app's own library and may hang for ever, so they are made here, where a hang can be ended.
 
-Started as `python -I sdk_process.py [LIBRARY]`; LIBRARY is for tests, a stand-in for the library of the app. Rules:
+Started as `python -I sdk/process.py [LIBRARY]`; LIBRARY is for tests, a stand-in for the library of the app. Rules:
 1. No text of the SDK, the app or an exception leaves this process: it may hold values. Kinds of failure do.
 2. It authenticates when it has no client, once for each request, and never tries again by itself. The SDK does so once,
    when the app says that the session is over.
@@ -26,7 +26,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from tokenbroker import __version__
-from tokenbroker.vaults.op_terminal import HEADER, close_memory, frame, keep_private
+from tokenbroker.vaults.op.terminal import HEADER, close_memory, frame, keep_private
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,9 +19,9 @@ from urllib.parse import unquote
 
 from tokenbroker.errors import ConfigError, NoCredential, VaultError
 from tokenbroker.model import Secret
-from tokenbroker.vaults import credential_systemd
-from tokenbroker.vaults.credential_fd import HAND_OVER, read_to_end, take_over
-from tokenbroker.vaults.credential_keyring import look_up
+from tokenbroker.vaults.credential import systemd as credential_systemd
+from tokenbroker.vaults.credential.descriptor import HAND_OVER, read_to_end, take_over
+from tokenbroker.vaults.credential.keyring import look_up
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping

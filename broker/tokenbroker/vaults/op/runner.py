@@ -1,4 +1,4 @@
-"""The daemon's end of the helper process in which `op` runs (`op_terminal.py`): what its frames mean.
+"""The daemon's end of the helper process in which `op` runs (`op/terminal.py`): what its frames mean.
 
 The process and its bounds are `helper.py`'s. Its terminal session is what 1Password authorizes, so it is kept.
 """
@@ -11,9 +11,9 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 from tokenbroker.errors import VaultUnavailable
-from tokenbroker.vaults import op_terminal
 from tokenbroker.vaults.helper import Helper, HelperLost
-from tokenbroker.vaults.op_errors import UNLOCK, Completed
+from tokenbroker.vaults.op import terminal as op_terminal
+from tokenbroker.vaults.op.errors import UNLOCK, Completed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from tokenbroker.errors import SecretAmbiguous, SecretNotFound, VaultError
 from tokenbroker.model import Secret
-from tokenbroker.vaults.op_template import GarbledOutput
+from tokenbroker.vaults.op.template import GarbledOutput
 
 if TYPE_CHECKING:
-    from tokenbroker.vaults.op_reference import OpReference
+    from tokenbroker.vaults.op.reference import OpReference
 
 Things = list[dict[str, Any]]
 

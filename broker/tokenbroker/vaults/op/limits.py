@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tokenbroker.errors import VaultError, VaultUnavailable
 from tokenbroker.model import RateLimit
-from tokenbroker.vaults.op_errors import UNLOCK
-from tokenbroker.vaults.op_template import GarbledOutput
+from tokenbroker.vaults.op.errors import UNLOCK
+from tokenbroker.vaults.op.template import GarbledOutput
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from tokenbroker.vaults.op_reference import OpReference
+    from tokenbroker.vaults.op.reference import OpReference
 
 HOUR: Final = 3600.0
 DAY: Final = 24 * HOUR

@@ -22,7 +22,7 @@ from onepasswordconnectsdk.utils import PathBuilder
 
 from tokenbroker import __version__
 from tokenbroker.errors import VaultError, VaultUnavailable
-from tokenbroker.vaults.connect_answers import (
+from tokenbroker.vaults.connect.answers import (
     UNLOCK,
     Absent,
     Entry,

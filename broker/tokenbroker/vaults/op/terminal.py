@@ -4,7 +4,7 @@
 (contract 2). A daemon has no terminal, and a new one for each call means a new prompt for each call. So this program
 makes one pseudo-terminal, becomes leader of its session, and starts every `op` in it.
 
-Standard library only; started as `python -I -S op_terminal.py`. Rules of this file:
+Standard library only; started as `python -I -S op/terminal.py`. Rules of this file:
 1. One child at a time, in a process group of its own, ended by SIGTERM and then SIGKILL to the whole group.
 2. Nothing that a child or grandchild does can hang this program: it reads what is there when the child has ended and
    closes its ends, whoever still holds the others.

@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tokenbroker.errors import SecretAmbiguous, SecretNotFound, VaultError, VaultNotInstalled, VaultUnavailable
 from tokenbroker.model import Secret
-from tokenbroker.vaults.connect_answers import UNLOCK, Absent, Item, TokenRefused, TooBig, file_named, is_id, named
-from tokenbroker.vaults.op_item import pick
-from tokenbroker.vaults.op_reference import OpReference, parse_reference
+from tokenbroker.vaults.connect.answers import UNLOCK, Absent, Item, TokenRefused, TooBig, file_named, is_id, named
+from tokenbroker.vaults.op.item import pick
+from tokenbroker.vaults.op.reference import OpReference, parse_reference
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Collection, Coroutine, Iterable, Mapping, Sequence
 
     from tokenbroker.config import VaultConfig
     from tokenbroker.model import RateLimit, SecretRef
-    from tokenbroker.vaults.connect_api import ConnectApi
+    from tokenbroker.vaults.connect.api import ConnectApi
 
 PACKAGE = "onepasswordconnectsdk>=2.1.1,<2.2"
 """What the extra `connect` installs."""
@@ -124,7 +124,7 @@ class ConnectVault:
 def _open(config: VaultConfig, token: Secret) -> ConnectApi:
     """Load the libraries and make the session, in a thread."""
     try:
-        from tokenbroker.vaults.connect_api import ConnectApi  # noqa: PLC0415  # heavy, and only for those who use it
+        from tokenbroker.vaults.connect.api import ConnectApi  # noqa: PLC0415  # heavy, and only for those who use it
     except ImportError:
         raise VaultNotInstalled(
             "the Python package onepasswordconnectsdk is not installed, or not in a version that fits",

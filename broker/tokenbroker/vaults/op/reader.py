@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Protocol
 
 from tokenbroker.errors import SecretNotFound, VaultError
 from tokenbroker.model import Secret
-from tokenbroker.vaults.op_errors import APP, garbled, general_error, judge, lacks_command
-from tokenbroker.vaults.op_item import parse_item, pick
-from tokenbroker.vaults.op_reference import OpReference, parse_reference
-from tokenbroker.vaults.op_template import GarbledOutput, build_template, parse_filled
+from tokenbroker.vaults.op.errors import APP, garbled, general_error, judge, lacks_command
+from tokenbroker.vaults.op.item import parse_item, pick
+from tokenbroker.vaults.op.reference import OpReference, parse_reference
+from tokenbroker.vaults.op.template import GarbledOutput, build_template, parse_filled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from tokenbroker.model import SecretRef
-    from tokenbroker.vaults.op_errors import Completed, Words
+    from tokenbroker.vaults.op.errors import Completed, Words
 
 MAX_ROUNDS = 4  # batches after the first, each without the references that made the one before fail
 _FRUGAL_ROUNDS = 1

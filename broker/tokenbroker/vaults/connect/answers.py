@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tokenbroker.errors import VaultError, VaultUnavailable
-from tokenbroker.vaults.op_item import OpItem
+from tokenbroker.vaults.op.item import OpItem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from tokenbroker.vaults.op_reference import OpReference
+    from tokenbroker.vaults.op.reference import OpReference
 
 UNLOCK = "run `broker unlock`"
 _ID = re.compile(r"[a-z0-9]{26}")

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tokenbroker.errors import BrokerError
-from tokenbroker.vaults.op_grants import from_json, to_json
+from tokenbroker.vaults.op.grants import from_json, to_json
 
 if TYPE_CHECKING:
-    from tokenbroker.vaults.op_grants import Grants
+    from tokenbroker.vaults.op.grants import Grants
 
 NAME: Final = "op-grants.json"
 _LARGEST: Final = 64 * 1024  # bytes; ours has less than one thousand

@@ -13,10 +13,10 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from tokenbroker.errors import Locked, VaultUnavailable
-from tokenbroker.vaults.op_errors import UNLOCK, version_of
-from tokenbroker.vaults.op_program import find_op, op_environment
-from tokenbroker.vaults.op_reader import MAX_ROUNDS, OpReader
-from tokenbroker.vaults.op_runner import OpRunner
+from tokenbroker.vaults.op.errors import UNLOCK, version_of
+from tokenbroker.vaults.op.program import find_op, op_environment
+from tokenbroker.vaults.op.reader import MAX_ROUNDS, OpReader
+from tokenbroker.vaults.op.runner import OpRunner
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from tokenbroker.errors import VaultError
     from tokenbroker.model import RateLimit, Secret, SecretRef
     from tokenbroker.ports import Clock
-    from tokenbroker.vaults.op_errors import Completed
-    from tokenbroker.vaults.op_reference import OpReference
+    from tokenbroker.vaults.op.errors import Completed
+    from tokenbroker.vaults.op.reference import OpReference
 
 __all__ = ["MAX_ROUNDS", "OpVault"]
 

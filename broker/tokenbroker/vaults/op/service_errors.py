@@ -1,4 +1,4 @@
-"""What a failed `op` call of a service account means: the same table as `op_errors`, in words of its own. PURE.
+"""What a failed `op` call of a service account means: the same table as `errors`, in words of its own. PURE.
 
 There is no app, no dialog and no person here; what helps is nearly always another token, so each hint names where the
 present one comes from.
@@ -7,7 +7,7 @@ present one comes from.
 from __future__ import annotations
 
 from tokenbroker.errors import VaultUnavailable
-from tokenbroker.vaults.op_errors import COMMON, UNLOCK, UPDATE, Words, row
+from tokenbroker.vaults.op.errors import COMMON, UNLOCK, UPDATE, Words, row
 
 
 class TokenRefused(VaultUnavailable):

@@ -16,13 +16,13 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from tokenbroker.errors import VaultError, VaultUnavailable
-from tokenbroker.vaults.op_errors import general_error, lacks_command, version_of
-from tokenbroker.vaults.op_limits import Allowance, cost_of, parse_limits
-from tokenbroker.vaults.op_program import find_op, service_account_environment
-from tokenbroker.vaults.op_reader import OpReader
-from tokenbroker.vaults.op_runner import OpRunner
-from tokenbroker.vaults.op_service_errors import LimitReached, TokenRefused, service_account_words
-from tokenbroker.vaults.op_template import GarbledOutput
+from tokenbroker.vaults.op.errors import general_error, lacks_command, version_of
+from tokenbroker.vaults.op.limits import Allowance, cost_of, parse_limits
+from tokenbroker.vaults.op.program import find_op, service_account_environment
+from tokenbroker.vaults.op.reader import OpReader
+from tokenbroker.vaults.op.runner import OpRunner
+from tokenbroker.vaults.op.service_errors import LimitReached, TokenRefused, service_account_words
+from tokenbroker.vaults.op.template import GarbledOutput
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from tokenbroker.config import VaultConfig
     from tokenbroker.model import RateLimit, Secret, SecretRef
     from tokenbroker.ports import Clock
-    from tokenbroker.vaults.op_errors import Completed
-    from tokenbroker.vaults.op_limits import ItemKey
-    from tokenbroker.vaults.op_reference import OpReference
+    from tokenbroker.vaults.op.errors import Completed
+    from tokenbroker.vaults.op.limits import ItemKey
+    from tokenbroker.vaults.op.reference import OpReference
 
 RATELIMIT: Final = ("service-account", "ratelimit", "--format", "json")
 PROBE_TIMEOUT: Final = 10.0  # seconds for `op --version`

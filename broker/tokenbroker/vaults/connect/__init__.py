@@ -1,0 +1,1 @@
+"""A 1Password Connect server."""

@@ -1,0 +1,1 @@
+"""Where a vault's own access token comes from: never a path."""

@@ -1,0 +1,1 @@
+"""1Password through the `op` program: the desktop app, and service accounts."""

@@ -1,0 +1,1 @@
+"""The 1Password app through its SDK, in a process of its own."""
