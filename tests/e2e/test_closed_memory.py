@@ -79,7 +79,7 @@ def test_memory_is_closed_to_the_users_other_programs(run: WholeRun, ordinary: t
     with run.serve(ordinary=ordinary) as daemon:
         run.broker("unlock")
         processes = {"broker": daemon.process.pid} | helpers(daemon.process.pid)
-        assert set(processes) == {"broker", "op/terminal.py", "sdk/process.py"}
+        assert set(processes) == {"broker", "terminal.py", "process.py"}
         for name, pid in processes.items():
             refused = {attempt for attempt, outcome in probe(ordinary, pid).items() if outcome in REFUSED}
             assert possible - refused == set(), name

@@ -247,7 +247,7 @@ async def test_dead_helper_is_replaced_at_the_next_call_and_says_so(
 
 
 async def test_frozen_helper_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tokenbroker.vaults.op_runner._SLACK", 0.1)
+    monkeypatch.setattr("tokenbroker.vaults.op.runner._SLACK", 0.1)
     runner = OpRunner(grace=0.1)
     await sh(runner, "true")
     frozen = helper_pid(runner)
