@@ -9,6 +9,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+import asyncio
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
@@ -48,6 +49,8 @@ class Exchange:
         self._audit = audit
         self._clock = clock
         self._random = random
+        self._incidents: dict[str, asyncio.Lock] = {}
+        """Per client: held by the flight that finds out which credential works."""
 
     def needs_nobody(self, key: TokenKey) -> bool:
         """Tell whether a fetch for `key` could not put a question on anybody's screen now."""
@@ -79,28 +82,62 @@ class Exchange:
             raise _unchanged(client)
         began = self._clock.now().elapsed
         for attempt in count(1):
+            secrets = await self._unlock_of(client).secrets(tuple(client.refs()), may_prompt=False)
             try:
-                return await self._once(key, client)
+                return await self._request(key, client, secrets)
             except IssuerUnavailable as error:
                 late = self._clock.now().elapsed - began > RETRY_WITHIN
                 if attempt == attempts or late or error.retry_after is not None:
                     raise
                 await self._clock.sleep(lifecycle.attempt_delay(attempt, spread=self._random()))
             except CredentialRejected:
-                changed = not suspect and may_reread and await self._credential_changed(client)
-                if not changed and (suspect or not self._fall_back(client)):
+                if suspect:
                     raise
-                return await self._second(key, client, fell_back=not changed)
+                token = await self._with_another(key, client, secrets, may_reread=may_reread)
+                if token is None:
+                    raise
+                return token
         raise AssertionError  # the count has no end
 
-    async def _second(self, key: TokenKey, client: ClientConfig, *, fell_back: bool) -> Token:
-        """Make the last request of an incident, with the other credential. A second refusal is final."""
-        try:
-            return await self._once(key, client)
-        except CredentialRejected:
-            if fell_back:  # neither works, so the one that the vault has now is kept
-                self._unlock_of(client).fall_back(tuple(client.refs()))
-            raise
+    async def _with_another(
+        self, key: TokenKey, client: ClientConfig, refused: Mapping[SecretRef, Secret], *, may_reread: bool
+    ) -> Token | None:
+        """Make the second and last request of an incident, with another credential; `None` when there is none.
+
+        One flight of a client at a time finds out what works; the others then use that, or are spared.
+        """
+        unlock = self._unlock_of(client)
+        async with self._incidents.setdefault(client.name, asyncio.Lock()):
+            other = await self._another(client, refused, may_reread=may_reread)
+            if other is None:
+                return None
+            if unlock.verdict(other) is None:
+                return await self._request(key, client, other)
+        return await self._request(key, client, other)
+
+    async def _another(
+        self, client: ClientConfig, refused: Mapping[SecretRef, Secret], *, may_reread: bool
+    ) -> Mapping[SecretRef, Secret] | None:
+        """Return another credential than the one refused, and none that was refused a moment ago.
+
+        What is in memory meanwhile, else what the vault has now, else what that replaced.
+        """
+        unlock, refs = self._unlock_of(client), tuple(client.refs())
+
+        def fit(found: Mapping[SecretRef, Secret] | None) -> bool:
+            return found is not None and found != refused and unlock.verdict(found) is not False
+
+        present = unlock.peek(refs)
+        if not fit(present) and may_reread and present == refused:
+            await self._credential_changed(client)
+            present = unlock.peek(refs)
+        if fit(present):
+            return present
+        before = unlock.before(refs)
+        if not fit(before):
+            return None
+        self._audit.record("credential before tried", {"client": client.name})
+        return before
 
     async def _credential_changed(self, client: ClientConfig) -> bool:
         """Read the client's secrets again past every cache; tell whether anything is new."""
@@ -115,27 +152,24 @@ class Exchange:
         self._audit.record("credential read again", {"client": client.name, "changed": before != after})
         return before != after
 
-    def _fall_back(self, client: ClientConfig) -> bool:
-        """Take up the secret that was replaced, if one was: the issuer may not know the new one yet."""
-        fell_back = self._unlock_of(client).fall_back(tuple(client.refs()))
-        if fell_back:
-            self._audit.record("credential before tried", {"client": client.name})
-        return fell_back
-
-    async def _once(self, key: TokenKey, client: ClientConfig) -> Token:
+    async def _request(self, key: TokenKey, client: ClientConfig, secrets: Mapping[SecretRef, Secret]) -> Token:
         """Make one token request and check what came."""
         issuer = self._config.issuers[client.issuer]
         profile = self._config.profiles[key.profile]
-        secrets = await self._unlock_of(client).secrets(tuple(client.refs()), may_prompt=False)
         organization = {"organization": profile.organization} if profile.organization else {}
         issued = self._clock.now()
-        answer = await self._issuers[client.issuer].issue(
-            self._credentials(client, secrets),
-            scopes=key.scopes,
-            audience=key.audience,
-            resource=key.resource,
-            extra={**profile.extra_params, **organization},  # over the issuer's own, which its adapter knows
-        )
+        try:
+            answer = await self._issuers[client.issuer].issue(
+                self._credentials(client, secrets),
+                scopes=key.scopes,
+                audience=key.audience,
+                resource=key.resource,
+                extra={**profile.extra_params, **organization},  # over the issuer's own, which its adapter knows
+            )
+        except CredentialRejected:
+            self._unlock_of(client).judge(secrets, works=False)
+            raise
+        self._unlock_of(client).judge(secrets, works=True)
         return Token(
             value=answer.access_token,
             validity=Validity(issued, answer.lifetime),

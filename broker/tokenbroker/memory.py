@@ -1,21 +1,27 @@
 """What was read of one vault, for as long as it may be kept. In memory alone, and nothing here awaits.
 
 During a rotation the issuer may take the secret that is in the vault now, the one before, or both; so what a read
-replaces is kept beside what replaced it.
+replaces is kept beside what replaced it, and which of the two worked last is in place.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
 
 from tokenbroker.model import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Iterable
 
     from tokenbroker.config import UnlockConfig
     from tokenbroker.errors import VaultError
     from tokenbroker.model import Instant, SecretRef
+
+
+INCIDENT: Final = 30.0  # seconds for which a refused secret is not tried again by others: then it may work again
+
+Secrets = Mapping["SecretRef", Secret]
 
 
 class Memory:
@@ -25,6 +31,10 @@ class Memory:
         """Begin empty."""
         self._values: dict[SecretRef, Secret | VaultError] = {}
         self._previous: dict[SecretRef, Secret] = {}
+        self._lost: dict[SecretRef, VaultError] = {}
+        """What could be read before and could not be read again."""
+        self._verdicts: dict[frozenset[tuple[SecretRef, Secret]], tuple[bool, float]] = {}
+        """What an issuer last said of a client's secrets, and when on the elapsed clock."""
         self.since: Instant | None = None
         """When the first of it was read; `None`: nothing was."""
         self._used_at = 0.0
@@ -45,7 +55,8 @@ class Memory:
     @property
     def failures(self) -> dict[SecretRef, VaultError]:
         """What could not be read, and why."""
-        return {ref: value for ref, value in self._values.items() if not isinstance(value, Secret)}
+        never = {ref: value for ref, value in self._values.items() if not isinstance(value, Secret)}
+        return never | self._lost
 
     def peek(self, refs: Iterable[SecretRef], now: Instant) -> dict[SecretRef, Secret] | None:
         """Return the secrets if all are there. Raises the `VaultError` of one that could not be resolved."""
@@ -65,27 +76,47 @@ class Memory:
         changed = []
         for ref, value in values.items():
             before = self._values.get(ref)
-            if isinstance(before, Secret) and isinstance(value, Secret) and before != value:
-                self._previous[ref] = before
-                changed.append(ref)
+            if isinstance(before, Secret):
+                if not isinstance(value, Secret):  # it was good: shown, and what was read before stays in use
+                    self._lost[ref] = value
+                    continue
+                if before != value:
+                    self._previous[ref] = before
+                    changed.append(ref)
             self._values[ref] = value
+            self._lost.pop(ref, None)
         self.since = self.since or now
         self._used_at = now.elapsed
         return changed
 
-    def fall_back(self, refs: Collection[SecretRef]) -> bool:
-        """Exchange the secrets of `refs` for those that they replaced; tell whether there were any."""
-        both = [ref for ref in refs if ref in self._previous]
-        for ref in both:
-            now, self._values[ref] = self._values.get(ref), self._previous.pop(ref)
-            if isinstance(now, Secret):
-                self._previous[ref] = now
-        return bool(both)
+    def before(self, refs: Iterable[SecretRef]) -> dict[SecretRef, Secret] | None:
+        """Return the secrets of `refs` as they were before the last change; `None`: none was replaced."""
+        refs = tuple(refs)
+        if not any(ref in self._previous for ref in refs):
+            return None
+        found = {ref: self._previous.get(ref) or self._values.get(ref) for ref in refs}
+        return {ref: value for ref, value in found.items() if isinstance(value, Secret)}
+
+    def judge(self, secrets: Secrets, now: Instant, *, works: bool) -> None:
+        """Note what an issuer said of a client's `secrets`; put what works in place of what does not."""
+        self._verdicts = {k: said for k, said in self._verdicts.items() if now.elapsed - said[1] <= INCIDENT}
+        self._verdicts[frozenset(secrets.items())] = works, now.elapsed
+        if not works:
+            return
+        for ref, value in secrets.items():
+            present = self._values.get(ref)
+            if isinstance(present, Secret) and present != value and self._previous.get(ref) == value:
+                self._values[ref], self._previous[ref] = value, present
+
+    def verdict(self, secrets: Secrets, now: Instant) -> bool | None:
+        """Return what an issuer said of these secrets just now: they work, or not; `None`: nothing lately."""
+        works, at = self._verdicts.get(frozenset(secrets.items()), (None, 0.0))
+        return works if now.elapsed - at <= INCIDENT else None
 
     def forget(self) -> int:
         """Forget everything; return how many secrets there were."""
         forgotten = self.secrets
-        self._values, self._previous, self.since = {}, {}, None
+        self._values, self._previous, self._lost, self._verdicts, self.since = {}, {}, {}, {}, None
         return forgotten
 
     def expired(self, config: UnlockConfig, now: Instant) -> bool:

@@ -156,12 +156,17 @@ class Unlock:
             raise self._locked()
         return found
 
-    def fall_back(self, refs: Collection[SecretRef]) -> bool:
-        """Put back what the last reads replaced under `refs`, and keep the replacement for the next time.
+    def before(self, refs: Collection[SecretRef]) -> Mapping[SecretRef, Secret] | None:
+        """Return the secrets that the last reads replaced under `refs`; during a rotation they may be what works."""
+        return self._memory.before(refs)
 
-        Returns whether there was anything. The issuer takes one of the two: during a rotation it may be either.
-        """
-        return self._memory.fall_back(refs)
+    def judge(self, secrets: Mapping[SecretRef, Secret], *, works: bool) -> None:
+        """Take note of what an issuer said of a client's secrets; what works is given out from now on."""
+        self._memory.judge(secrets, self._clock.now(), works=works)
+
+    def verdict(self, secrets: Mapping[SecretRef, Secret]) -> bool | None:
+        """Return what an issuer said of these secrets a moment ago; `None`: nothing."""
+        return self._memory.verdict(secrets, self._clock.now())
 
     async def unlock(self, again: Collection[SecretRef] = ()) -> None:
         """Open the vault because a person says so now, past any cool-down.

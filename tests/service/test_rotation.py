@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from random import Random
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.fakes_clock import settle
-from tests.service.world import SECRET, World
+from tests.service.world import SECRET, World, configuration
+from tokenbroker.config import ProfileConfig
 from tokenbroker.errors import CredentialRejected
 from tokenbroker.model import Secret
+
+if TYPE_CHECKING:
+    from tokenbroker.model import IssuerAnswer
 
 
 def put(world: World, text: str) -> None:
@@ -67,6 +74,49 @@ async def test_when_neither_works_there_were_two_requests_and_the_vaults_own_is_
         held = world.unlock.peek(world.config.refs())
         assert held is not None
         assert {secret.reveal() for secret in held.values()} == {"new"}
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_many_profiles_of_one_client_find_what_works_whatever_the_order_of_answers(seed: int) -> None:
+    """The vault has the new secret, the issuer still takes the old one, and all tokens have expired at once."""
+    profiles = {f"p{n}": ProfileConfig(f"p{n}", ("mine",), audience=f"https://p{n}") for n in range(5)}
+    async with World(replace(configuration(), profiles=profiles), may_prompt=False) as world:
+        for name in profiles:
+            await world.ask(name)
+        put(world, "new")
+        await world.unlock.reread(world.config.refs())
+        await expired(world)
+        order, issue = Random(seed), world.issuer.issue  # noqa: S311  # an order of answers
+
+        async def in_any_order(*args: Any, **kwargs: Any) -> IssuerAnswer:
+            for _ in range(order.randrange(12)):
+                await asyncio.sleep(0)
+            return await issue(*args, **kwargs)
+
+        world.issuer.issue = in_any_order  # type: ignore[method-assign]  # an issuer with moods
+        before = len(world.issuer.calls)
+        served = await asyncio.gather(*(world.ask(name) for name in profiles))
+        assert len({one.token.fingerprint for one in served}) == 5
+        assert len(world.issuer.calls) - before <= 10
+
+
+@pytest.mark.parametrize("works", ["new", "a third"])
+async def test_many_profiles_of_one_client_cost_one_search(works: str) -> None:
+    """Those under way are refused once each; one of them finds out about the other secret for all."""
+    profiles = {f"p{n}": ProfileConfig(f"p{n}", ("mine",), audience=f"https://p{n}") for n in range(8)}
+    async with World(replace(configuration(), profiles=profiles), may_prompt=False) as world:
+        for name in profiles:
+            await world.ask(name)
+        put(world, "new")
+        world.issuer.accepts = Secret(works)
+        await expired(world)
+        before, reads = len(world.issuer.calls), len(world.vault.reads)
+        results = await asyncio.gather(*(world.ask(name) for name in profiles), return_exceptions=True)
+        refused = [one for one in results if isinstance(one, CredentialRejected)]
+        assert len(refused) == (0 if works == "new" else 8)
+        assert len(world.vault.reads) - reads == 1
+        wrong = [c for c in world.issuer.calls[before:] if c.credentials.client_secret != Secret(works)]
+        assert len(wrong) <= 8 + 1
 
 
 async def test_the_good_token_is_served_while_the_credential_is_refused() -> None:

@@ -161,35 +161,64 @@ async def test_an_item_without_one_time_password_says_so() -> None:
         await desk.otp()
 
 
-async def test_a_changed_secret_is_noticed_and_the_one_before_can_be_taken_up_again() -> None:
+def before(desk: Desk) -> set[str]:
+    return {secret.reveal() for secret in (desk.unlock.before([A]) or {}).values()}
+
+
+async def test_a_changed_secret_is_noticed_and_what_works_is_put_in_place() -> None:
     desk = Desk()
     await desk.get()
     desk.vault.values[str(A)] = "a2"
     await desk.unlock.reread([A])
     assert desk.audit.named("secret changed") == [{"reference": str(A)}]
-    assert desk.memory() == "a2"
-    assert desk.unlock.fall_back([A, B])
-    assert desk.memory() == "a"
-    assert desk.unlock.fall_back([A])
-    assert desk.memory() == "a2"
+    assert (desk.memory(), before(desk)) == ("a2", {"a"})
+    works = desk.unlock.before([A])
+    assert works is not None
+    desk.unlock.judge(works, works=True)
+    assert (desk.memory(), before(desk)) == ("a", {"a2"})
 
 
-async def test_an_unchanged_secret_leaves_nothing_to_fall_back_on() -> None:
+async def test_an_unchanged_secret_leaves_nothing_before_it() -> None:
     desk = Desk()
     await desk.get()
     await desk.unlock.reread([A])
     assert desk.audit.named("secret changed") == []
-    assert not desk.unlock.fall_back([A])
+    assert desk.unlock.before([A]) is None
 
 
-async def test_locking_forgets_the_secret_before_as_well() -> None:
+async def test_locking_forgets_the_secret_before_and_what_was_said_of_it() -> None:
     desk = Desk()
     await desk.get()
     desk.vault.values[str(A)] = "a2"
-    await desk.unlock.reread([A])
+    secrets = await desk.unlock.reread([A])
+    desk.unlock.judge(secrets, works=False)
+    assert desk.unlock.verdict(secrets) is False
     desk.unlock.lock()
     await desk.get()
-    assert not desk.unlock.fall_back([A])
+    assert desk.unlock.before([A]) is None
+    assert desk.unlock.verdict(secrets) is None
+
+
+async def test_what_was_said_of_a_secret_holds_for_a_moment_only() -> None:
+    """An issuer may take tomorrow what it refuses today."""
+    desk = Desk()
+    await desk.get()
+    secrets = await desk.unlock.reread([A])
+    desk.unlock.judge(secrets, works=False)
+    await desk.clock.advance(31)
+    assert desk.unlock.verdict(secrets) is None
+
+
+async def test_a_secret_that_cannot_be_read_again_stays_in_use_and_is_shown() -> None:
+    desk = Desk()
+    await desk.get()
+    desk.vault.values[str(A)] = SecretNotFound(f"{A}: archived")
+    await desk.unlock.reread([A])
+    assert desk.memory() == "a"
+    assert list(desk.unlock.report().failures) == [str(A)]
+    desk.vault.values[str(A)] = "a2"
+    await desk.unlock.reread([A])
+    assert (desk.memory(), desk.unlock.report().failures) == ("a2", {})
 
 
 @pytest.mark.parametrize(
