@@ -269,7 +269,9 @@ class Broker:
             return served
         if entry.flight is None:
             self.cache.start(
-                entry, attempts=1 if has_fallback else lifecycle.FLIGHT_ATTEMPTS, may_prompt=caller.may_prompt
+                entry,
+                attempts=1 if has_fallback else lifecycle.FLIGHT_ATTEMPTS,
+                may_prompt=caller.may_prompt and not has_fallback,
             )
         await self.cache.wait(entry, STALE_BUDGET if has_fallback else WAIT_BUDGET)
         return self._settle(caller)
@@ -341,7 +343,7 @@ class Broker:
             )
         if slot.failure is not None and not slot.fetching:
             error = slot.failure.error.anew()
-            error.retry_after = lifecycle.retry_after(slot, now)
+            error.retry_after = lifecycle.retry_after(slot, now) or error.retry_after
             return error
         return Busy(
             f"the issuer of profile `{profile}` has not answered within {WAIT_BUDGET:.0f} s",

@@ -136,11 +136,14 @@ class TokenCache:
         """Count the flights whose key fits."""
         return sum(entry.flight is not None and which(entry.key) for entry in self._entries.values())
 
-    def forgive(self) -> None:
-        """Clear every back-off, after a person did something that may have mended the cause."""
-        self._refused.clear()
+    def forgive(self, which: Callable[[TokenKey], bool] | None = None) -> None:
+        """Clear the back-offs of what fits, after a person did something that may have mended the cause."""
         for entry in self._entries.values():
-            entry.slot = lifecycle.forgiven(entry.slot)
+            if which is None or which(entry.key):
+                self._refused.pop(entry.key.client, None)
+                entry.slot = lifecycle.forgiven(entry.slot)
+        if which is None:
+            self._refused.clear()  # also of clients whose places have lapsed
 
     def refused_clients(self) -> set[str]:
         """Return the names of the clients whose credential an issuer refused last."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from tokenbroker import policy
 from tokenbroker.errors import BrokerError, Busy, Locked
-from tokenbroker.model import DesktopEvent
+from tokenbroker.model import AgentType, DesktopEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -53,33 +53,40 @@ class Control:
         self._audit = audit
         self._clock = clock
         self.last_lock: Lock | None = None
+        self.on_lock: Callable[[], None] = _nothing
+        """Called at each lock, for what else holds something that a vault granted."""
 
     async def unlock(self) -> None:
-        """Unlock because a person says so now, and try at once again whatever was backing off.
+        """Unlock because a person says so now, and then try at once again whatever was backing off.
 
+        Only then: a prompt that is dismissed mends nothing, and must not let a refused credential be tried again.
         Secrets that an issuer refused are read again: the person may have put new ones into the vault.
         Raises what `Unlock.unlock` raises for the person's vault; what another one meets stands in its report.
         """
         broker = self._broker
         refused = broker.cache.refused_clients() & broker.config.clients.keys()
-        broker.cache.forgive()
         again = {ref for name in refused for ref in broker.config.clients[name].refs()}
-        person, *others = await asyncio.gather(
-            *(unlock.unlock(again) for unlock in broker.unlocks), return_exceptions=True
-        )
-        for ended in (person, *(other for other in others if not isinstance(other, BrokerError))):
-            if isinstance(ended, BaseException):
-                raise ended
+        unlocks = list(broker.unlocks)
+        ended = await asyncio.gather(*(unlock.unlock(again) for unlock in unlocks), return_exceptions=True)
+        opened = [unlock for unlock, how in zip(unlocks, ended, strict=True) if how is None]
+        broker.cache.forgive(lambda key: self._unlock_of(key) in opened)
+        for unlock, how in zip(unlocks, ended, strict=True):
+            if isinstance(how, BaseException) and (unlock is broker.unlocks.person or not isinstance(how, BrokerError)):
+                raise how
 
     def lock(self, reason: str) -> Lock:
         """Forget every secret and token, and give up everything that is under way."""
         return self._lock(reason, self._broker.unlocks, lambda _: True)
 
     def lock_autonomous(self, reason: str) -> None:
-        """Forget what came from the vault of the autonomous clients."""
-        unlocks = self._broker.unlocks
-        if unlocks.autonomous is not None:
-            self._lock(reason, [unlocks.autonomous], lambda key: not self._of_person(key))
+        """Forget what autonomous clients have, from whichever vault."""
+        unlocks = [] if self._broker.unlocks.autonomous is None else [self._broker.unlocks.autonomous]
+
+        def autonomous(key: TokenKey) -> bool:
+            client = self._broker.config.clients.get(key.client)
+            return client is None or client.agent_type is AgentType.AUTONOMOUS
+
+        self._lock(reason, unlocks, autonomous)
 
     def happened(self, event: DesktopEvent) -> Lock | None:
         """Do what the configuration says of an event at the desk; `None`: nothing."""
@@ -112,6 +119,11 @@ class Control:
         self._audit.record("tokens revoked", {"profile": profile or "*", "tokens": count})
         return count
 
+    def _unlock_of(self, key: TokenKey) -> Unlock:
+        client = self._broker.config.clients.get(key.client)
+        unlocks = self._broker.unlocks
+        return unlocks.person if client is None else unlocks.of(client.agent_type)
+
     def _of_person(self, key: TokenKey) -> bool:
         """Tell whether the token was minted with a secret of the person's vault."""
         client = self._broker.config.clients.get(key.client)
@@ -134,9 +146,14 @@ class Control:
         else:
             tokens = broker.drop(which, told)
         secrets = sum(unlock.lock() for unlock in unlocks)
+        self.on_lock()
         lock = self.last_lock = Lock(reason, self._clock.now(), tokens, secrets, pending)
         self._audit.record("locked", {"reason": reason, "tokens": tokens, "secrets": secrets, "pending": pending})
         return lock
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def asks_for(config: UnlockConfig, event: DesktopEvent) -> str:

@@ -58,7 +58,7 @@ class Custody:
             control.lock_autonomous("the vault of autonomous clients is another one now")
             retired, self.unlocks.autonomous = self.unlocks.autonomous, autonomous
         for unlock in self.unlocks:
-            unlock.configure(config.unlock)
+            unlock.configure(config.unlock, config.refs(autonomous=unlock is self.unlocks.autonomous))
         return retired
 
     def _autonomous(self, config: Config) -> Unlock | None:

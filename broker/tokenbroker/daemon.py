@@ -121,6 +121,7 @@ class Daemon:
         self._approver = NobodyToAsk()
         self.broker = self._build_broker(config)
         self.control = Control(self.broker, self.events, self.clock)
+        self.control.on_lock = self._end_experiment
         self.unlocks.person.on_vault_locked = self._vault_locked
         self.desk = Desk(self.control, self.events, connect=self._desktop_events)
         self._public, self._admin = self._build_apis()
@@ -214,13 +215,13 @@ class Daemon:
             )
         try:
             config = config_text.load(self._options.config_path)
+            retired = self._custody.change(config, self.control)
         except ConfigError as error:
             self._config_error = error
             self.events.record("reload refused", {"why": error.message})
             raise
         before = list(self._issuers.values())
         self._end_experiment()
-        retired = self._custody.change(config, self.control)
         if retired is not None:
             self._later(retired.close(), "close a vault")
         self.broker.configure(config, self._exchange(config))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import traceback
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Final, Self
 
 if TYPE_CHECKING:
     from tokenbroker.model import Peer
@@ -172,6 +172,10 @@ class AlreadyListening(SocketRefused):
     """Another broker listens there."""
 
     code = "already_listening"
+
+
+PASSING: Final = 10.0
+"""Seconds (`retry_after`) for trouble that passes by itself, when nobody says how long."""
 
 
 # --- vaults -----------------------------------------------------------------------------------------------------------

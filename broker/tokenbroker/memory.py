@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from tokenbroker.model import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable
 
     from tokenbroker.config import UnlockConfig
     from tokenbroker.errors import VaultError
@@ -22,6 +22,29 @@ if TYPE_CHECKING:
 INCIDENT: Final = 30.0  # seconds for which a refused secret is not tried again by others: then it may work again
 
 Secrets = Mapping["SecretRef", Secret]
+
+
+class Span:
+    """Since when something holds, and when it was used last."""
+
+    def __init__(self) -> None:
+        """Begin with nothing that holds."""
+        self.since: Instant | None = None
+        self._used_at = 0.0
+
+    def use(self, now: Instant) -> None:
+        """Let it hold from now on, if it does not yet, and count as used."""
+        self.since = self.since or now
+        self._used_at = now.elapsed
+
+    def expired(self, config: UnlockConfig, now: Instant) -> bool:
+        """Tell whether it is too old, or was not used for too long."""
+        if self.since is None:
+            return False
+        # Both clocks, as for tokens: a person's 12 hours pass also while the machine sleeps.
+        age = max(now.elapsed - self.since.elapsed, now.wall - self.since.wall)
+        too_old = config.max_age is not None and age >= config.max_age
+        return too_old or (config.idle is not None and now.elapsed - self._used_at >= config.idle)
 
 
 class Memory:
@@ -35,9 +58,12 @@ class Memory:
         """What could be read before and could not be read again."""
         self._verdicts: dict[frozenset[tuple[SecretRef, Secret]], tuple[bool, float]] = {}
         """What an issuer last said of a client's secrets, and when on the elapsed clock."""
-        self.since: Instant | None = None
+        self._span = Span()
+
+    @property
+    def since(self) -> Instant | None:
         """When the first of it was read; `None`: nothing was."""
-        self._used_at = 0.0
+        return self._span.since
 
     def __contains__(self, ref: SecretRef) -> bool:
         """Tell whether `ref` was read, with whatever outcome."""
@@ -68,7 +94,8 @@ class Memory:
             if not isinstance(value, Secret):
                 raise value.anew()
             found[ref] = value
-        self._used_at = now.elapsed
+        if self._span.since is not None:
+            self._span.use(now)
         return found
 
     def keep(self, values: Mapping[SecretRef, Secret | VaultError], now: Instant) -> list[SecretRef]:
@@ -85,9 +112,15 @@ class Memory:
                     changed.append(ref)
             self._values[ref] = value
             self._lost.pop(ref, None)
-        self.since = self.since or now
-        self._used_at = now.elapsed
+        self._span.use(now)
         return changed
+
+    def retain(self, refs: Container[SecretRef]) -> None:
+        """Forget what is not of `refs`."""
+        for held in (self._values, self._previous, self._lost):
+            for ref in [ref for ref in held if ref not in refs]:
+                del held[ref]
+        self._verdicts = {}
 
     def before(self, refs: Iterable[SecretRef]) -> dict[SecretRef, Secret] | None:
         """Return the secrets of `refs` as they were before the last change; `None`: none was replaced."""
@@ -116,14 +149,9 @@ class Memory:
     def forget(self) -> int:
         """Forget everything; return how many secrets there were."""
         forgotten = self.secrets
-        self._values, self._previous, self._lost, self._verdicts, self.since = {}, {}, {}, {}, None
+        self._values, self._previous, self._lost, self._verdicts, self._span = {}, {}, {}, {}, Span()
         return forgotten
 
     def expired(self, config: UnlockConfig, now: Instant) -> bool:
         """Tell whether it is too old, or was not used for too long."""
-        if self.since is None:
-            return False
-        # Both clocks, as for tokens: a person's 12 hours pass also while the machine sleeps.
-        age = max(now.elapsed - self.since.elapsed, now.wall - self.since.wall)
-        too_old = config.max_age is not None and age >= config.max_age
-        return too_old or (config.idle is not None and now.elapsed - self._used_at >= config.idle)
+        return self._span.expired(config, now)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from tokenbroker import policy
 from tokenbroker.config.fields import Problem
 from tokenbroker.config.values import secret_reference
-from tokenbroker.errors import Denied, PeerGone, UsageError
+from tokenbroker.errors import Busy, Denied, PeerGone, UsageError
 from tokenbroker.model import AgentType, Asker, Secret, SecretRef, claimed
 
 if TYPE_CHECKING:
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from tokenbroker.model import Peer
     from tokenbroker.ports import Approver, AuditSink, Clock, PeerInspector
 
+DAY: Final = 86400.0  # seconds
+LIMITS: Final = ((20, 600.0), (100, DAY))
+"""How many within how many seconds. A person logs in a few times a day; a service account on the smallest plan may be
+read a thousand times in one, and jobs need that too."""
 _QUERY: Final = "?attribute=otp"
 _parse: Final = secret_reference("op")
 
@@ -31,6 +35,7 @@ class OneTimePasswords:
         self._approver = approver
         self._audit = audit
         self._clock = clock
+        self._read_at: list[float] = []
 
     async def give(
         self, reference: str, peer: Peer, *, may_prompt: bool = True, lowered: bool = False, reason: str | None = None
@@ -47,6 +52,7 @@ class OneTimePasswords:
         except Denied as denial:
             self._audit.record("denied", {"otp": base, "pid": peer.pid, "exe": peer.exe, "why": denial.message})
             raise
+        self._count()
         sessions = self._broker.sessions
         session = sessions.of(peer, allow.agent_type, self._clock.now())
         code = await self._broker.unlocks.of(allow.agent_type).read_once(
@@ -55,12 +61,27 @@ class OneTimePasswords:
             asker=Asker(peer.named(), peer.pid, f"a one-time password of {base}", claimed(reason)),
         )
         # While a person was asked, rules may have changed and the session may have been revoked.
-        policy.decide_otp(self._broker.config, base, peer, lowered=lowered)
+        if policy.decide_otp(self._broker.config, base, peer, lowered=lowered) != allow:
+            raise Busy("the configuration changed meanwhile", hint="run the command again", retry_after=0.0)
         sessions.check(session)
         if not self._inspector.still_there(peer):
             raise PeerGone.of(peer)
         self._audit.record("one-time password given", {"otp": base, "pid": peer.pid, "exe": peer.exe})
         return code
+
+    def _count(self) -> None:
+        """Raise `Busy` when so many were read that it must be a loop: each is a call, and may be a prompt."""
+        now = self._clock.now().elapsed
+        self._read_at = [at for at in self._read_at if now - at < DAY]
+        for most, within in LIMITS:
+            recent = [at for at in self._read_at if now - at < within]
+            if len(recent) >= most:
+                raise Busy(
+                    f"{most} one-time passwords were read within {within / 60:.0f} min, and no more are",
+                    hint="ask when a login needs one; see the log for who asks",
+                    retry_after=within - (now - recent[-most]),
+                )
+        self._read_at.append(now)
 
     async def _allowed(self, base: str, peer: Peer, *, lowered: bool, reason: str | None) -> policy.OtpAllow:
         allow = policy.decide_otp(self._broker.config, base, peer, lowered=lowered)

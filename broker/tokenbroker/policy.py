@@ -68,8 +68,8 @@ def decide(config: Config, profile: ProfileConfig, peer: Peer, *, lowered: bool 
             rule
             for rule in config.rules
             if _matches(rule, profile.name, peer, agent_type)
-            # Lowering itself is no way around a rule that denies what the peer is.
-            or (rule.decide == "deny" and _matches(rule, profile.name, peer, evident))
+            # Lowering itself is no way around a rule that denies what the peer is, or that asks a person first.
+            or (rule.decide != "allow" and _matches(rule, profile.name, peer, evident))
         ),
         None,
     )
@@ -99,7 +99,7 @@ def decide_otp(config: Config, ref: str, peer: Peer, *, lowered: bool = False) -
         return fits and _fits_peer(rule, peer, counts_as)
 
     rule = next(
-        (r for r in config.rules if matches(r, agent_type) or (r.decide == "deny" and matches(r, evident))), None
+        (r for r in config.rules if matches(r, agent_type) or (r.decide != "allow" and matches(r, evident))), None
     )
     if rule is None or rule.decide == "deny":
         raise _denial(config, rule, peer, agent_type, key=f'otp = "{ref}"', what=f"one-time passwords of {ref}")

@@ -1,7 +1,8 @@
 """One unlock for everyone: callers join it, refusals cool it down, and it ends by age, idleness or on command.
 
 Rules of this file:
-1. The vault is never read twice at once, and never because of a timer: only a caller or a person causes a read.
+1. The vault is never read twice at once, and one that may ask a person never because of a timer: only a caller or a
+   person causes that.
 2. A caller that may not cause a prompt is told at once; it neither starts nor joins an unlock that may prompt.
 3. A caller that goes away cancels nobody else's unlock; only `lock()` and `close()` do.
 4. Before a person is asked, a note says on whose behalf.
@@ -14,8 +15,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from tokenbroker.cooldown import UNAVAILABLE_PAUSE, CoolDown
-from tokenbroker.errors import BrokerError, Locked, SecretNotFound, VaultError, VaultUnavailable
+from tokenbroker.access import Access
+from tokenbroker.cooldown import CoolDown
+from tokenbroker.errors import BrokerError, Locked, SecretNotFound, Stopping, VaultError
 from tokenbroker.memory import Memory
 from tokenbroker.model import Secret
 
@@ -74,8 +76,8 @@ class Unlock:
         """Start locked. `refs` gives every reference of the present configuration, so that one read has them all."""
         self.on_vault_locked: Callable[[], None] = _nothing
         """Called after a read that found the vault locked."""
-        self._announcer = announcer
-        self._vault = vault
+        self._pause = CoolDown(clock)
+        self._access = Access(vault, clock, self._pause, audit=audit, announcer=announcer)
         self._config = config
         self._clock = clock
         self._all_refs = refs
@@ -84,28 +86,24 @@ class Unlock:
         self._reading: asyncio.Task[object] | None = None
         self._reading_refs: frozenset[SecretRef] | None = None
         """What the read under way brings; `None`: something that nobody may join."""
+        self._reading_fresh = False
         self._askers: list[Asker] = []
-        self._locking: asyncio.Task[None] | None = None
-        self._pause = CoolDown(clock)
-        self._closing: set[asyncio.Future[None]] = set()  # of earlier vaults; kept, or the loop may forget it half done
+        self._closed = False
         self._locks = 0  # how often it was locked: who waited through a lock does not start a read of its own
 
-    def configure(self, config: UnlockConfig) -> None:
-        """Take over a new configuration; what is already read stays."""
+    def configure(self, config: UnlockConfig, refs: Collection[SecretRef]) -> None:
+        """Take over a new configuration; of what is already read, only what is of `refs` stays."""
         self._config = config
+        self._memory.retain(frozenset(refs))
 
     def replace(self, vault: Vault) -> None:
         """Read from another vault from now on; to be called when locked."""
-        before, self._vault = self._vault, vault
-        self._pause.forget()
-        closing = asyncio.ensure_future(before.close())
-        self._closing.add(closing)
-        closing.add_done_callback(self._closing.discard)
+        self._access.replace(vault)
 
     @property
     def vault(self) -> Vault:
         """The vault behind it."""
-        return self._vault
+        return self._access.vault
 
     def peek(self, refs: Collection[SecretRef]) -> dict[SecretRef, Secret] | None:
         """Return the secrets if all are in memory now; never reads the vault, never awaits.
@@ -140,7 +138,7 @@ class Unlock:
         self._check_prompt(may_prompt=may_prompt)
         await self._turn(None)
         self._askers = [asker]
-        value = (await self._follow(self._start(None, self._ask_vault(frozenset({ref}), fresh=True)))).get(ref)
+        value = (await self._follow(self._start(None, self._read(frozenset({ref}), fresh=True)))).get(ref)
         if isinstance(value, Secret):
             return value
         raise (value or _nothing_came(ref)).anew()
@@ -173,11 +171,12 @@ class Unlock:
 
         Reads what is not in memory, and `again`, which is in memory but may be outdated.
         """
-        self._pause.forgive()
+        self._pause.let_a_person()
         self.expire()
         wanted = [ref for ref in self._all_refs() if ref in again or not self._memory.has(ref)]
         if wanted or self._memory.since is None:
-            await self._join(frozenset(wanted), fresh=True, by_a_person=True)
+            stale = any(ref in again for ref in wanted)
+            await self._join(frozenset(wanted), fresh=True, joins_any=not stale, by_a_person=True)
 
     @property
     def reading(self) -> bool:
@@ -193,19 +192,19 @@ class Unlock:
         self._locks += 1
         if self._reading is not None and not self._reading.cancelling():
             self._reading.cancel()  # once: a second would cut short the vault's own tidying up
-        self._give_up_grant()
+        self._access.give_up(self._reading)
         return forgotten
 
     def expire(self) -> bool:
         """Lock if the unlock is too old or was idle for too long; tell whether it was.
 
-        A read that is under way goes on: whoever answers its prompt begins a new unlock.
+        A read that is under way goes on, and what it brings begins a new unlock; what the vault granted is given up
+        after it.
         """
         ended = self._memory.expired(self._config, self._clock.now())
-        if ended:
+        if ended or (self._memory.since is None and self._access.expired(self._config)):
             self._memory.forget()
-            if self._reading is None:
-                self._give_up_grant()
+            self._access.give_up(self._reading)
         return ended
 
     def report(self) -> UnlockReport:
@@ -217,82 +216,74 @@ class Unlock:
         elif self._memory.since is not None:
             state = VaultState.UNLOCKED
         else:
-            state = VaultState.COOLING_DOWN if pause and self._vault.may_prompt else VaultState.LOCKED
+            state = VaultState.COOLING_DOWN if pause and self.vault.may_prompt else VaultState.LOCKED
         return UnlockReport(
             state=state,
-            backend=self._vault.name,
+            backend=self.vault.name,
             since=self._memory.since,
             secrets=self._memory.secrets,
             failures={str(ref): error for ref, error in self._memory.failures.items()},
             last_error=self._pause.last_error,
             pause=pause,
             askers=tuple(self._askers) if self._reading is not None else (),
-            limits=self._vault.limits,
+            limits=self.vault.limits,
         )
 
     async def close(self) -> None:
         """Lock, and close the vault."""
+        self._closed = True
         self.lock()
         if self._reading is not None:
             await asyncio.wait({self._reading})
-        await self._grant_given_up()
-        await asyncio.gather(*self._closing, return_exceptions=True)
-        await self._vault.close()
-
-    def _give_up_grant(self) -> None:
-        """Have the vault locked once no read is under way. Who asks next is to be asked by it, and waits for that."""
-        if self._locking is None:
-            self._locking = asyncio.create_task(self._lock_vault(self._reading), name="lock")
-            self._locking.add_done_callback(self._vault_is_locked)
-
-    async def _lock_vault(self, reading: asyncio.Task[object] | None) -> None:
-        if reading is not None:
-            await asyncio.wait({reading})
-        await self._vault.lock()
-
-    def _vault_is_locked(self, locking: asyncio.Task[None]) -> None:
-        self._locking = None
-        if not locking.cancelled() and (error := locking.exception()) is not None:
-            self._audit.record("vault not locked", {"why": type(error).__name__})
-
-    async def _grant_given_up(self) -> None:
-        while self._locking is not None:
-            await asyncio.wait({self._locking})
+        await self._access.close()
 
     async def _join(
-        self, refs: frozenset[SecretRef], *, fresh: bool = False, asker: Asker | None = None, by_a_person: bool = False
+        self,
+        refs: frozenset[SecretRef],
+        *,
+        fresh: bool = False,
+        joins_any: bool = False,
+        asker: Asker | None = None,
+        by_a_person: bool = False,
     ) -> None:
-        """Wait for the read under way if it brings `refs`; else start one. It has its own task: no caller owns it."""
-        await self._turn(refs, by_a_person=by_a_person)
+        """Wait for the read under way if it brings `refs`; else start one. It has its own task: no caller owns it.
+
+        A `fresh` read is joined by a read that is fresh too, or that `joins_any`.
+        """
+        await self._turn(refs, fresh=fresh and not joins_any, by_a_person=by_a_person)
         reading = self._reading
         if reading is None:
             self._askers = []
         if asker is not None and asker not in self._askers and len(self._askers) < MOST_ASKERS:
             self._askers.append(asker)
-        await self._follow(reading or self._start(refs, self._perform(refs, fresh=fresh)))
+        await self._follow(reading or self._start(refs, self._perform(refs, fresh=fresh), fresh=fresh))
 
-    async def _turn(self, refs: frozenset[SecretRef] | None, *, by_a_person: bool = False) -> None:
+    async def _turn(self, refs: frozenset[SecretRef] | None, *, fresh: bool = True, by_a_person: bool = False) -> None:
         """Return once no read is under way but one that brings `refs`, and this caller may start one if none is.
 
         Raises `CoolingDown` and what is remembered of the last read; `Locked` if it was locked meanwhile.
         """
+        if self._closed:
+            raise Stopping("the broker is shutting down", hint="run the command again", retry_after=1.0)
         if not by_a_person:
             self._pause.check()
         locks = self._locks
-        while self._reading is not None and not self._brings(refs):
+        while self._reading is not None and not self._brings(refs, fresh=fresh):
             await asyncio.wait({self._reading})  # given up, or for other references: one after the other
             if self._locks != locks:
                 raise _locked_meanwhile()
             if not by_a_person:
                 self._pause.check()  # that read may have been refused
 
-    def _brings(self, refs: frozenset[SecretRef] | None) -> bool:
+    def _brings(self, refs: frozenset[SecretRef] | None, *, fresh: bool) -> bool:
         if refs is None or self._reading is None or self._reading_refs is None or self._reading.cancelling():
             return False
-        return refs <= self._reading_refs
+        return refs <= self._reading_refs and (self._reading_fresh or not fresh)
 
-    def _start(self, refs: frozenset[SecretRef] | None, work: Coroutine[None, None, T]) -> asyncio.Task[T]:
-        self._reading_refs = refs
+    def _start(
+        self, refs: frozenset[SecretRef] | None, work: Coroutine[None, None, T], *, fresh: bool = True
+    ) -> asyncio.Task[T]:
+        self._reading_refs, self._reading_fresh = refs, fresh
         reading = asyncio.create_task(work, name="unlock")
         self._reading = reading
         reading.add_done_callback(self._ended)
@@ -306,45 +297,18 @@ class Unlock:
                 raise _locked_meanwhile() from None
             raise
 
-    async def _ask_vault(self, refs: frozenset[SecretRef], *, fresh: bool) -> Mapping[SecretRef, Secret | VaultError]:
-        """Read, telling the person for whom; take note of how it went."""
-        await self._grant_given_up()
-        self._announce()
-        try:
-            values = await self._vault.read(refs, fresh=fresh)
-        except BrokerError as error:
-            if type(error) is VaultUnavailable and not self._vault.may_prompt and error.retry_after is None:
-                error.retry_after = UNAVAILABLE_PAUSE  # nobody has to do anything: whoever asks then, tries again
-            self._pause.failed(error)
-            self._audit.record("unlock failed", {"code": error.code, "why": error.message})
-            raise
-        finally:
-            if self._announcer is not None:
-                self._announcer.withdraw()
-        self._pause.forget()
-        return values
+    async def _read(self, refs: frozenset[SecretRef], *, fresh: bool) -> Mapping[SecretRef, Secret | VaultError]:
+        return await self._access.read(refs, self._askers, fresh=fresh, announce=self._config.announce)
 
     async def _perform(self, refs: frozenset[SecretRef], *, fresh: bool) -> None:
         """Read what is to be kept."""
-        values = await self._ask_vault(refs, fresh=fresh)
+        values = await self._read(refs, fresh=fresh)
         found = {ref: values.get(ref) or _nothing_came(ref) for ref in refs}
         for ref in self._memory.keep(found, self._clock.now()):
             self._audit.record("secret changed", {"reference": str(ref)})
-        told = {"backend": self._vault.name, "read": len(refs), "secrets": self._memory.secrets}
+        told = {"backend": self.vault.name, "read": len(refs), "secrets": self._memory.secrets}
         missing = len(self._memory.failures)
         self._audit.record("unlocked", told | ({"missing": missing} if missing else {}))
-
-    def _announce(self) -> None:
-        """Say who is about to make the vault ask, and why, in the log and on the screen."""
-        if not self._vault.may_prompt:
-            return
-        for asker in self._askers:
-            told = {"program": asker.program, "pid": asker.pid, "for": asker.wants, "claimed_reason": asker.reason}
-            self._audit.record("unlocking", told)
-        if self._askers and self._config.announce and self._announcer is not None:
-            self._announcer.announce(
-                f"{_TITLES.get(self._vault.name, 'The vault')} is asked to open", _note(self._askers[0])
-            )
 
     def _ended(self, reading: asyncio.Task[T]) -> None:
         """Let go of a read. Not done by the read itself: cancelled before its first step, it would never do it."""
@@ -356,25 +320,16 @@ class Unlock:
             self.on_vault_locked()
 
     def _check_prompt(self, *, may_prompt: bool) -> None:
-        if self._vault.may_prompt and not may_prompt:
+        if self.vault.may_prompt and not may_prompt:
             raise self._locked()
 
     def _locked(self) -> BrokerError:
         error = self._pause.last_error
         why = f"; when last tried: {error.message}" if error is not None else ""
         return Locked(
-            f"the vault ({self._vault.name}) is locked, and this program may not cause a prompt{why}",
+            f"the vault ({self.vault.name}) is locked, and this program may not cause a prompt{why}",
             hint="unlock it with `broker unlock`",
         )
-
-
-_TITLES: Final = {"op": "1Password", "sdk": "1Password", "keyring": "The keyring"}
-
-
-def _note(asker: Asker) -> str:
-    """Say on whose behalf the vault will ask; what the program claims is marked as such."""
-    said = f'. It says: "{asker.reason}"' if asker.reason else ""
-    return f"tokenbroker needs it for {asker.program}, which wants {asker.wants}{said}"
 
 
 def _nothing() -> None:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import shutil
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import pytest
 from jeepney import DBusAddress
 
 from tests.standins import desktop_bus
-from tests.standins.desktop_bus import PrivateBus, Service, call
+from tests.standins.desktop_bus import call
 from tests.standins.desktop_services import (
     COLLECTION,
     GNOME,
@@ -30,110 +29,22 @@ from tests.standins.desktop_services import (
     SecretService,
     Session,
 )
+from tests.standins.linux_desk import ME, OTHER, SCREEN, SLEEP, VAULT, Desk, released
 from tokenbroker.model import DesktopEvent
 from tokenbroker.system.desktop import desktop_events, linux
-from tokenbroker.system.desktop.dbus import BUS, BUS_PATH, Bus
 from tokenbroker.system.desktop.linux import LinuxDesktopEvents
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.skipif(desktop_bus.NEEDED, reason=desktop_bus.REASON)
-
-SLEEP, SCREEN, VAULT = DesktopEvent.SLEEP, DesktopEvent.SCREEN_LOCK, DesktopEvent.VAULT_LOCK
-ME, OTHER = 4242, 4343
-
-
-S = TypeVar("S", bound=Service)
-
-
-class Pause:
-    """Waits before a lost bus is tried again until the test says so."""
-
-    def __init__(self) -> None:
-        self.asked: list[float] = []
-        self.over = asyncio.Event()
-        self.begun = asyncio.Event()
-
-    async def __call__(self, seconds: float) -> None:
-        self.asked.append(seconds)
-        self.begun.set()
-        await self.over.wait()
-
-
-class Desk:
-    """Two buses, and what the broker makes of them."""
-
-    def __init__(self) -> None:
-        self.system, self.session = PrivateBus(), PrivateBus()
-        self.environ = {
-            "DBUS_SYSTEM_BUS_ADDRESS": self.system.address,
-            "DBUS_SESSION_BUS_ADDRESS": self.session.address,
-        }
-        self.cleanup = contextlib.ExitStack()
-        self.pause = Pause()
-        self.events: list[DesktopEvent] = []
-        self.on_event: Callable[[], None] = lambda: None
-        self._news: asyncio.Queue[DesktopEvent] = asyncio.Queue()
-        self._watched: list[LinuxDesktopEvents] = []
-
-    def logind(self, *mine: str, **others: int) -> Logind:
-        """Start logind with sessions of this user, and of others by name; `s2` for the session `2`."""
-        sessions = {name: Session(ME) for name in mine}
-        sessions |= {name: Session(uid) for name, uid in others.items()}
-        return self.add(Logind(self.system.address, sessions))
-
-    def add(self, service: S) -> S:
-        self.cleanup.callback(service.close)
-        return service
-
-    async def watch(self, *events: DesktopEvent, secret_service: bool = False) -> Mapping[DesktopEvent, str]:
-        watched = LinuxDesktopEvents(self.environ, ME, secret_service=secret_service, sleep=self.pause)
-        self._watched.append(watched)
-        return await watched.watch(events, self._take)
-
-    def _take(self, event: DesktopEvent) -> None:
-        self.on_event()
-        self.events.append(event)
-        self._news.put_nowait(event)
-
-    async def event(self) -> DesktopEvent:
-        async with asyncio.timeout(10):
-            return await self._news.get()
-
-    async def settle(self) -> None:
-        """Return when all that was sent so far has been handled."""
-        for link in (link for watched in self._watched for link in watched._links if link.present):
-            for _ in range(2):  # what is read by the first may leave work, which is done before the second
-                done = asyncio.Event()
-
-                async def fence(bus: Bus, done: asyncio.Event = done) -> None:
-                    await bus.call(BUS, BUS_PATH, BUS, "GetId", gives="s")
-                    done.set()
-
-                link._jobs.put_nowait(fence)
-                async with asyncio.timeout(10):
-                    await done.wait()
-
-    async def close(self) -> None:
-        for watched in self._watched:
-            await watched.close()
-            await watched.close()
-        self.cleanup.close()
-        self.system.close()
-        self.session.close()
-
 
 @pytest.fixture
 async def desk() -> AsyncIterator[Desk]:
     made = Desk()
     yield made
     await made.close()
-
-
-async def released(logind: Logind) -> bool:
-    return not await asyncio.to_thread(logind.held, within=5)
 
 
 async def test_the_machine_sleeps_only_after_the_event_was_handled(desk: Desk) -> None:
@@ -273,7 +184,6 @@ async def test_one_lock_is_one_event_though_three_tell_of_it(desk: Desk) -> None
         saver.become(active=True)
         await desk.settle()
         logind.hint("c1", locked=True)
-        logind.lock("c1")
         await desk.settle()
         logind.unlock("c1")
         logind.hint("c1", locked=False)

@@ -133,7 +133,7 @@ async def test_without_a_service_nothing_happens_and_it_is_said_once(
         notes.announce("title", "text")
         await gone(notes)
     assert [record.getMessage() for record in caplog.records] == [
-        "Notes cannot be shown why=org.freedesktop.Notifications refuses Notify: ServiceUnknown"
+        "Notes cannot be shown why=org.freedesktop.Notifications is not on the bus"
     ]
 
 

@@ -25,8 +25,8 @@ TOP_LEVEL = {
     "values": {"model", "errors", "suggest"},
     "pure": {"claims", "lifecycle", "policy", "ports"},
     "core": {
-        "broker", "cache", "control", "cooldown", "custody", "events", "exchange", "memory", "otp", "sessions",
-        "unlock", "unlocks",
+        "access", "broker", "cache", "control", "cooldown", "custody", "events", "exchange", "memory", "otp",
+        "sessions", "unlock", "unlocks",
     },
     "paths": {"paths"},
     "daemon": {"daemon", "desk"},

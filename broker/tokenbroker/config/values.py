@@ -168,7 +168,9 @@ _ANY_SCHEME: Final = re.compile(rf"({'|'.join(_SCHEMES)})://", re.IGNORECASE)
 
 _BACKEND_SCHEME: Final = {"service-account": "op", "connect": "op", "sdk": "op"}
 """Backends whose references are written as those of another."""
-_CREDENTIAL: Final = re.compile(r"keyring://[^/\s]+/[^/\s]+|systemd://[A-Za-z0-9._-]+|fd://(?:[3-9]|[1-9]\d{1,3})")
+_CREDENTIAL: Final = re.compile(
+    r"keyring://[^/\s]+/[^/\s]+|systemd://[A-Za-z0-9_-][A-Za-z0-9._-]*|fd://(?:[3-9]|[1-9]\d{1,3})"
+)
 _LONGEST_GLOB: Final = 512  # characters
 
 

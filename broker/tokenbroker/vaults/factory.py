@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tokenbroker.errors import ConfigError, VaultError
+from tokenbroker.errors import BrokerError, ConfigError
 from tokenbroker.vaults.credential.sources import CredentialSources
 
 if TYPE_CHECKING:
@@ -78,11 +78,11 @@ class VaultFactory:
             raise ConfigError(f"backend `{config.backend}` needs `credential`", hint="add it to the vault's table")
         try:
             return self._credentials.source(config.credential)
-        except VaultError as error:
+        except BrokerError as error:
             return _unreadable(error.anew())
 
 
-def _unreadable(error: VaultError) -> Callable[[], Awaitable[Secret]]:
+def _unreadable(error: BrokerError) -> Callable[[], Awaitable[Secret]]:
     """Tell whoever needs it: a daemon that does not start tells nobody, and the other vault may be well."""
 
     async def read() -> Secret:

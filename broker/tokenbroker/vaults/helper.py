@@ -63,6 +63,7 @@ class Helper:
         self._lock = asyncio.Lock()
         self._process: Process | None = None
         self._lost = False
+        self._life = 0  # how often it was ended
 
     @property
     def pid(self) -> int | None:
@@ -86,11 +87,17 @@ class Helper:
         """Send `request` and give each frame to `take` until that returns something, or raises.
 
         Raises `HelperLost` when the process ends, or when it has not answered within `seconds`; then it is ended.
-        Raises `VaultUnavailable` when it cannot be started. When cancelled, sends it `cancel` and waits `patience`
-        seconds for the answer that is under way; if none comes the process is killed with what it holds.
+        Raises `VaultUnavailable` when it cannot be started. A call that waits for another when `end` is called raises
+        `HelperLost` too, and starts nothing. When cancelled, sends it `cancel` and waits
+        `patience` seconds for the answer that is under way; if none comes the process is killed with what it holds.
         """
+        life = self._life
         async with self._lock:
+            self._refuse_after(life)
             process = await self._started()
+            if life != self._life:  # ended while it was being started
+                await self._end()
+            self._refuse_after(life)
             _send(process, request)
             # A task of its own, so that cancelling the caller cannot cut a frame in two.
             answer = asyncio.create_task(_answer(process, take))
@@ -109,8 +116,13 @@ class Helper:
 
     async def end(self) -> None:
         """End the process and what it runs. May be called twice; a later call starts a new one."""
+        self._life += 1
         self._lost = False
         await self._end()
+
+    def _refuse_after(self, life: int) -> None:
+        if life != self._life:
+            raise HelperLost(None, late=False)
 
     async def _started(self) -> Process:
         if self._process is not None and self._process.returncode is None:

@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
 from tokenbroker.errors import PromptDismissed, PromptUnanswered, SecretNotFound, VaultError, VaultUnavailable
 from tokenbroker.model import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from tokenbroker.model import RateLimit, SecretRef
 
@@ -36,6 +37,15 @@ ALLOWED = frozenset({
 })  # fmt: skip
 
 Answers = dict["SecretRef", "Secret | VaultError"]
+_KEYCHAIN: Final = threading.Lock()
+"""Of the process, as is macOS's switch for the Keychain's dialogs: one look-up wants them, another does not."""
+
+
+@contextlib.contextmanager
+def keychain_alone(platform: str) -> Iterator[None]:
+    """Wait until nobody else in this process looks up in macOS's Keychain; elsewhere nobody has to wait."""
+    with _KEYCHAIN if platform == "darwin" else contextlib.nullcontext():
+        yield
 
 
 def full_name(backend: object) -> str:
@@ -174,7 +184,8 @@ class KeyringVault:
         try:
             backend = self._backend if self._backend is not None else get_keyring()
             self._refuse_foreign(backend)
-            return {ref: _entry(backend, ref) for ref in refs if not given_up.is_set()}
+            with keychain_alone(sys.platform):
+                return {ref: _entry(backend, ref) for ref in refs if not given_up.is_set()}
         except errors.KeyringLocked:
             raise PromptDismissed(
                 "the keyring stayed locked: its dialog was refused or could not be shown",

@@ -8,6 +8,8 @@ cancelled future). Rules of this file:
 3. What a peer sends has the signature that was expected, or it is refused: no other file looks at a type.
 4. Descriptors are taken only on a connection opened for one, and never inherited: a child that kept the inhibitor of
    sleep would hold up every sleep.
+5. A reply is a method return or an error, and comes from whom the call went to, or from the bus itself. So a call goes
+   to a unique name: that of the present owner, asked of the bus each time. Serials alone are easily guessed.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 BUS: Final = "org.freedesktop.DBus"
 BUS_PATH: Final = "/org/freedesktop/DBus"
+NO_OWNER: Final = "org.freedesktop.DBus.Error.NameHasNoOwner"
 PROPERTIES: Final = "org.freedesktop.DBus.Properties"
 SYSTEM_BUS: Final = "unix:path=/run/dbus/system_bus_socket"
 TIMEOUT: Final = 5.0  # seconds for one call; what answers does so in milliseconds
@@ -94,7 +97,7 @@ class Bus:
         self._on_lost = on_lost
         self._parser = Parser()
         self._serials = itertools.count(1)
-        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._waiting: dict[int, tuple[str, asyncio.Future[Any]]] = {}
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(sock, self._readable)
 
@@ -108,12 +111,15 @@ class Bus:
         start a service that is not there.
         Raises `BusError`, and `BusLost` when the connection is no more.
         """
-        from jeepney import DBusAddress, MessageFlag, new_method_call  # noqa: PLC0415  # rule 1
+        from jeepney import DBusAddress, new_method_call  # noqa: PLC0415  # rule 1
 
-        message = new_method_call(DBusAddress(path, service, interface), member, takes or None, arguments)
-        if not start:
-            message.header.flags |= MessageFlag.no_auto_start
-        reply = await self._reply(service, message, patience)
+        try:
+            async with asyncio.timeout(patience):
+                to = await self._owner(service, patience, start=start)
+                message = new_method_call(DBusAddress(path, to, interface), member, takes or None, arguments)
+                reply = await self._reply(to, message)
+        except TimeoutError:
+            raise BusError(f"{service} does not answer") from None
         return _results(service, member, reply, gives)
 
     async def get(self, service: str, path: str, interface: str, name: str, signature: str) -> Any:
@@ -136,20 +142,49 @@ class Bus:
             return
         self._loop.remove_reader(self._sock)
         self._sock.close()
-        for future in self._waiting.values():
+        for _, future in self._waiting.values():
             if not future.done():
                 future.set_exception(BusLost("the bus hung up"))
 
-    async def _reply(self, service: str, message: Any, patience: float) -> Any:
+    async def _owner(self, service: str, patience: float, *, start: bool) -> str:
+        """Return the unique name of who has the name `service` (rule 5). Raises as `call` does."""
+        if service == BUS or service.startswith(":"):
+            return service
+
+        try:
+            return await self._named("GetNameOwner", service, patience)
+        except BusError as error:
+            if not start or error.name != NO_OWNER:
+                raise
+        await self._named("StartServiceByName", service, patience)
+        return await self._named("GetNameOwner", service, patience)
+
+    async def _named(self, member: str, service: str, patience: float) -> str:
+        """Ask the bus about the name `service`. Raises as `call` does, and names the service."""
+        arguments, takes, gives = ((service,), "s", "s") if member == "GetNameOwner" else ((service, 0), "su", "u")
+        try:
+            (result,) = await self.call(
+                BUS, BUS_PATH, BUS, member, *arguments, takes=takes, gives=gives, patience=patience
+            )  # fmt: skip
+        except BusLost:
+            raise
+        except BusError as error:
+            raise BusError(f"{service} is not on the bus", name=error.name) from None
+        return str(result)
+
+    async def _reply(self, to: str, message: Any) -> Any:
+        """Send `message` to the unique name `to`, and return the message that answers."""
         serial = next(self._serials)
         data = message.serialise(serial)
-        self._waiting[serial] = future = self._loop.create_future()
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._waiting[serial] = (to, future)
         try:
             self._send(data)
-            async with asyncio.timeout(patience):
-                return await future
-        except TimeoutError:
-            raise BusError(f"{service} does not answer") from None
+            return await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and future.exception() is None:
+                discard(future.result().body)  # it came in the same moment
+            raise
         finally:
             del self._waiting[serial]
 
@@ -191,17 +226,28 @@ class Bus:
             return None
 
     def _deliver(self) -> None:
-        from jeepney import HeaderFields, MessageType  # noqa: PLC0415  # rule 1
+        from jeepney import MessageType  # noqa: PLC0415  # rule 1
 
         while self._sock.fileno() >= 0 and (message := self._next()) is not None:
-            fields = message.header.fields
-            waiting = self._waiting.get(fields.get(HeaderFields.reply_serial, 0))
-            if waiting is not None and not waiting.done():
+            waiting = self._answered(message)
+            if waiting is not None:
                 waiting.set_result(message)
             elif message.header.message_type is MessageType.signal:
                 self._on_signal(_signal(message))
             else:
                 discard(message.body)
+
+    def _answered(self, message: Any) -> asyncio.Future[Any] | None:
+        """Return what waits for `message`, if that is a reply (rule 5)."""
+        from jeepney import HeaderFields, MessageType  # noqa: PLC0415  # rule 1
+
+        fields = message.header.fields
+        if message.header.message_type not in {MessageType.method_return, MessageType.error}:
+            return None
+        to, future = self._waiting.get(fields.get(HeaderFields.reply_serial, 0), ("", None))
+        if future is None or future.done() or fields.get(HeaderFields.sender) not in {to, BUS}:
+            return None
+        return future
 
     def _lose(self) -> None:
         if self._sock.fileno() >= 0:

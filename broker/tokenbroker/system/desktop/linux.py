@@ -1,6 +1,8 @@
 """The `DesktopEvents` port on Linux: logind on the system bus, screen savers and the Secret Service on the user's.
 
 The daemon is no part of a session (`systemd --user` runs outside of them), so sessions are found by their user.
+Savers and the Secret Service have a connection each: any program can own a saver's name and leave calls unanswered,
+and the bus bounds how many of those one connection may have.
 """
 
 from __future__ import annotations
@@ -13,10 +15,10 @@ from tokenbroker.system.desktop.dbus import session_bus, system_bus
 from tokenbroker.system.desktop.link import Link
 from tokenbroker.system.desktop.logind import LOGIND, Logind
 from tokenbroker.system.desktop.screen import Screen
-from tokenbroker.system.desktop.session import SAVERS, SECRETS, Keyring, Savers
+from tokenbroker.system.desktop.session import SECRETS, Keyring, Savers
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
     from tokenbroker.system.desktop.link import Listener
 
@@ -59,26 +61,31 @@ class LinuxDesktopEvents:
         logind = Logind(
             system_address, self._uid, events, on_sleep=lambda: on_event(DesktopEvent.SLEEP), screen=screen
         )  # fmt: skip
-        listeners: list[Listener] = []
-        if DesktopEvent.SCREEN_LOCK in events:
-            listeners.append(Savers(screen))
-        if DesktopEvent.VAULT_LOCK in events and self._secret_service:
-            listeners.append(Keyring(lambda: on_event(DesktopEvent.VAULT_LOCK)))
-        system = Link(system_address, [logind] if logind.rules else [], sleep=self._sleep)
-        session = Link(session_address or "", listeners, sleep=self._sleep)
-        self._links = [system, session]
-        no_system, no_session = await asyncio.gather(
-            system.start(), session.start() if session_address else _no_session_bus()
+        savers = Savers(screen)
+        keyring = Keyring(lambda: on_event(DesktopEvent.VAULT_LOCK))
+        system = self._link(system_address, logind, wanted=bool(logind.rules))
+        desktop = self._link(session_address, savers, wanted=DesktopEvent.SCREEN_LOCK in events)
+        secrets = self._link(
+            session_address, keyring, wanted=DesktopEvent.VAULT_LOCK in events and self._secret_service
         )  # fmt: skip
+        self._links = links = [system, desktop, secrets]
+        try:
+            no_system, _, no_session = await asyncio.gather(*(link.start() for link in links))
+        except BaseException:
+            await _close(links)
+            raise
         screen.begin()
         reasons: Reasons = {}
         if why := no_system or logind.refusal:
             reasons[DesktopEvent.SLEEP] = why
-        if LOGIND not in system.present and session.present.isdisjoint(SAVERS):
+        if LOGIND not in system.present and not desktop.present:
             reasons[DesktopEvent.SCREEN_LOCK] = NO_SCREEN
-        if why := self._no_vault(session, no_session):
+        if why := self._no_vault(secrets, no_session if session_address else NO_SESSION_BUS):
             reasons[DesktopEvent.VAULT_LOCK] = why
         return {event: why for event, why in reasons.items() if event in events}
+
+    def _link(self, address: str | None, listener: Listener, *, wanted: bool) -> Link:
+        return Link(address or "", [listener] if wanted and address else [], sleep=self._sleep)
 
     def _no_vault(self, session: Link, no_session: str | None) -> str | None:
         if not self._secret_service:
@@ -90,9 +97,8 @@ class LinuxDesktopEvents:
     async def close(self) -> None:
         """Follow nothing more. May be called twice."""
         links, self._links = self._links, []
-        for link in links:
-            await link.close()
+        await _close(links)
 
 
-async def _no_session_bus() -> str:
-    return NO_SESSION_BUS
+async def _close(links: Sequence[Link]) -> None:
+    await asyncio.gather(*(link.close() for link in links))

@@ -4,17 +4,19 @@ Rules of this file:
 1. The machine sleeps after the broker forgot, not before: a delay inhibitor is held, and given back only when the
    event was handled. logind waits for it InhibitDelayMaxSec at most, 5 seconds by default.
 2. The inhibitor is held only while its signal can be heard; otherwise it would only make each sleep late.
-3. A session counts if logind says it is this user's, asked each time: names of sessions are used again.
+3. A session counts if logind says it is this user's, asked each time: names of sessions are used again. What is told
+   of it until logind has answered waits together, each thing once: others can have logind tell as much as they like.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from tokenbroker.model import DesktopEvent
-from tokenbroker.system.desktop.dbus import PROPERTIES, Bus, BusError, Signal, connect
+from tokenbroker.system.desktop.dbus import NO_OWNER, PROPERTIES, Bus, BusError, Signal, connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -27,6 +29,7 @@ MANAGER: Final = "org.freedesktop.login1.Manager"
 SESSION: Final = "org.freedesktop.login1.Session"
 PATH: Final = "/org/freedesktop/login1"
 
+_GONE: Final = (NO_OWNER, "org.freedesktop.DBus.Error.NoReply", "org.freedesktop.DBus.Error.ServiceUnknown")
 _SLEEP_RULES: Final = ({"sender": LOGIND, "interface": MANAGER, "member": "PrepareForSleep"},)
 _SCREEN_RULES: Final = (
     {"sender": LOGIND, "interface": SESSION, "member": "Lock"},
@@ -59,6 +62,8 @@ class Logind:
         self._screen = screen
         self._inhibitor: int | None = None
         self._going_to_sleep = False
+        self._told: dict[str, dict[Callable[[], None], None]] = {}
+        """What was told of sessions by path, in order, until it is known whose they are."""
         self.refusal: str | None = "logind is not on the system bus"
         """Why sleep is not delayed; `None` when it is."""
         self.rules: tuple[Mapping[str, str], ...] = (
@@ -69,6 +74,7 @@ class Logind:
         """Take the inhibitor, and look how the screens are."""
         del service  # there is only one
         self._going_to_sleep = False
+        self.refusal = f"{LOGIND} does not answer"
         if self._sleep:
             await self._inhibit(bus)
         if self._screens:
@@ -81,8 +87,10 @@ class Logind:
         self._screen.is_open()
 
     def lost(self) -> None:
-        """Give the inhibitor back."""
+        """Give the inhibitor back; what is known of the screen is old."""
         self._release()
+        self._told.clear()
+        self._screen.is_open()
 
     def heard(self, service: str, signal: Signal) -> Job | None:
         """Handle sleep at once, and sessions in turn."""
@@ -91,7 +99,7 @@ class Logind:
         if told == (MANAGER, "PrepareForSleep", "b"):
             return self._prepare_for_sleep(begins=signal.body[0])
         if told == (MANAGER, "SessionRemoved", "so"):
-            self._screen.is_open()
+            return Removed(self._screen, signal.body[1])
         if told == (SESSION, "Lock", ""):
             return self._if_ours(signal.path, self._screen.requested)
         if told == (SESSION, "Unlock", ""):
@@ -133,21 +141,28 @@ class Logind:
         kind, locked = changed.get("LockedHint", ("", None))
         if interface != SESSION or kind != "b":
             return None
-        return self._if_ours(signal.path, self._screen.is_locked if locked else self._screen.is_open)
+        note = Locked(self._screen, signal.path) if locked else self._screen.is_open
+        return self._if_ours(signal.path, note)
 
     def _if_ours(self, session: str, note: Callable[[], None]) -> Job:
-        async def job(bus: Bus) -> None:
-            if await self._is_ours(bus, session):
-                note()
+        told = self._told.setdefault(session, {})
+        told.pop(note, None)  # told again: what counts is the newest order
+        told[note] = None
+        return Whose(self, session)
 
-        return job
+    async def sort_out(self, bus: Bus, session: str) -> None:
+        """Note what was told of `session` if it is this user's."""
+        told = self._told.pop(session, {})  # what is told from here on needs a new question
+        if await self._is_ours(bus, session):
+            for note in told:
+                note()
 
     async def _is_ours(self, bus: Bus, session: str) -> bool:
         """Tell whether `session` is this user's; if logind does not answer, assume so: forgetting is the safe side."""
         try:
             uid, _ = await bus.get(LOGIND, session, SESSION, "User", "(uo)")
         except BusError as error:
-            return not error.name
+            return not error.name or error.name in _GONE
         return bool(uid == self._uid)
 
     async def _look(self, bus: Bus) -> None:
@@ -156,7 +171,44 @@ class Logind:
         for _id, uid, _user, _seat, path in sessions:
             with contextlib.suppress(BusError):  # it may have ended
                 if uid == self._uid and await bus.get(LOGIND, path, SESSION, "LockedHint", "b"):
-                    self._screen.is_locked()
+                    self._screen.found_locked(path)
+
+
+@dataclass(frozen=True)
+class Whose:
+    """The `Job` of asking whose a session is."""
+
+    logind: Logind
+    session: str
+
+    async def __call__(self, bus: Bus) -> None:
+        """Ask, and note what was told."""
+        await self.logind.sort_out(bus, self.session)
+
+
+@dataclass(frozen=True)
+class Removed:
+    """The `Job` of forgetting a session; in turn, so that no older answer comes after it."""
+
+    screen: Screen
+    session: str
+
+    async def __call__(self, bus: Bus) -> None:
+        """Forget it."""
+        del bus
+        self.screen.forget(self.session)
+
+
+@dataclass(frozen=True)
+class Locked:
+    """A note that a session is locked; equal to another of the same session."""
+
+    screen: Screen
+    session: str
+
+    def __call__(self) -> None:
+        """Note it."""
+        self.screen.is_locked(self.session)
 
 
 async def take_inhibitor(address: str) -> int:

@@ -39,26 +39,35 @@ class Savers:
     def __init__(self, screen: Screen) -> None:
         """Tell `screen`."""
         self._screen = screen
+        self._asked: set[str] = set()
+        """Savers whose answer would be the newest that is known."""
 
     async def arrived(self, bus: Bus, service: str) -> None:
         """Look whether it is active."""
         path = "/" + service.replace(".", "/")
+        self._asked.add(service)
         (active,) = await bus.call(service, path, service, "GetActive", gives="b", start=False)
-        if active:
-            self._screen.is_locked()
+        if active and service in self._asked:
+            self._screen.found_locked(service)
 
     def left(self, service: str) -> None:
-        """What it said of the screen is old."""
-        del service
-        self._screen.is_open()
+        """Forget what the program said that had the name, also what it is still being asked."""
+        self._asked.discard(service)
+        self._screen.forget(service)
 
     def lost(self) -> None:
-        """Keep what is known."""
+        """Forget what they said: on the next connection the names may be others'."""
+        for service in self.services:
+            self.left(service)
 
     def heard(self, service: str, signal: Signal) -> Job | None:
         """Note that it became active, or ended."""
         if (signal.interface, signal.member, signal.signature) == (service, "ActiveChanged", "b"):
-            (self._screen.is_locked if signal.body[0] else self._screen.is_open)()
+            self._asked.discard(service)
+            if signal.body[0]:
+                self._screen.is_locked(service)
+            else:
+                self._screen.is_open()
         return None
 
 
@@ -80,7 +89,6 @@ class Keyring:
         """Call `on_lock` when the collection is locked, having been open before."""
         self._on_lock = on_lock
         self._open = False
-        self._asking = False
 
     async def arrived(self, bus: Bus, service: str) -> None:
         """Ask how it is."""
@@ -94,18 +102,13 @@ class Keyring:
 
     def lost(self) -> None:
         """Keep what is known: the service may be well."""
-        self._asking = False
 
     def heard(self, service: str, signal: Signal) -> Job | None:
         """Have it asked how it is, once for all signals that wait."""
         del service, signal
-        if self._asking:
-            return None
-        self._asking = True
         return self._ask
 
     async def _ask(self, bus: Bus) -> None:
-        self._asking = False  # what is told from here on needs a new question
         (path,) = await bus.call(
             SECRETS, SECRETS_PATH, SERVICE, "ReadAlias", "default", takes="s", gives="o", start=False
         )  # fmt: skip

@@ -14,11 +14,13 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tokenbroker.errors import VaultError, VaultUnavailable
+from tokenbroker.errors import PASSING, VaultError, VaultUnavailable
+from tokenbroker.vaults.json_answer import NotDecoded, decode, is_text
 from tokenbroker.vaults.op.item import OpItem
+from tokenbroker.vaults.op.limits import UNTOLD_PAUSE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from tokenbroker.vaults.op.reference import OpReference
 
@@ -28,6 +30,9 @@ _FILE_ID = re.compile(r"[A-Za-z0-9]{1,64}")
 _SPACE = re.compile(r"[ \t\r\n]*")
 _NO_LONGER_KEPT = {"ARCHIVED", "DELETED"}
 _VERSION = re.compile(r"[\w.+-]{1,32}", re.ASCII)
+_DECODER = json.JSONDecoder()
+_USUAL = 4 * 1024  # characters of a vault or an item in a listing
+_LONGEST_MEMBER = 64 * 1024  # and of one with a long description: decoded in 2 ms at the worst
 _LONGEST_WAIT = 24 * 3600.0  # seconds; a `Retry-After` beyond it is a fault, not advice
 
 
@@ -76,15 +81,22 @@ def judge(status: int, retry_after: str | None, where: str) -> Exception | None:
     if status in _OF_ONE_ANSWER:
         return _OF_ONE_ANSWER[status](f"status {status}")
     if status == 429:  # noqa: PLR2004  # RFC 6585 §4
+        told = _seconds(retry_after)
         return VaultUnavailable(
-            f"{where} limits the rate of requests", hint=f"wait, then {UNLOCK}", retry_after=_seconds(retry_after)
+            f"{where} limits the rate of requests",
+            hint=f"wait, then {UNLOCK}",
+            retry_after=UNTOLD_PAUSE if told is None else told,
         )
     if 300 <= status < 400:  # noqa: PLR2004  # the redirects
         return VaultUnavailable(
             f"{where} redirects elsewhere, where the access token is not sent",
             hint="set `url` of the vault to the server's own address",
         )
-    return VaultUnavailable(f"{where} answered with an error: {status}", hint=check_health(where))
+    return VaultUnavailable(
+        f"{where} answered with an error: {status}",
+        hint=check_health(where),
+        retry_after=PASSING if status >= 500 else None,  # noqa: PLR2004  # the server's own trouble
+    )
 
 
 def check_health(where: str) -> str:
@@ -104,24 +116,29 @@ def parse_entries(body: bytes, name: str) -> list[Entry]:
 
     Raises `Malformed`.
     """
-    found: list[Entry] | None = _decoded(body, lambda text: list(_entries(text, name)))
-    if found is None:
-        raise Malformed("not a listing")
-    return found
+    with contextlib.suppress(ValueError, RecursionError):  # not raised from them: they would hold all of the text
+        return list(_entries(body.decode(), name))
+    raise Malformed("not a listing")
 
 
 def _entries(text: str, name: str) -> Iterator[Entry]:
     for one in _each(text):
         if not isinstance(one, dict):
             raise ValueError("not a listing")  # noqa: TRY004  # as an error of `json` is one
-        if is_id(one.get("id")) and one.get("state") not in _NO_LONGER_KEPT:
-            yield Entry(one["id"], str(one.get(name, "")))
+        if is_id(one.get("id")) and not _gone(one):
+            title = one.get(name)
+            yield Entry(one["id"], title if isinstance(title, str) else "")
 
 
-def _decoded(body: bytes, decode: Callable[[str], Any]) -> Any:
-    """Return what JSON holds; `None` when it is none: an error of `json` would hold all of the text."""
-    with contextlib.suppress(ValueError, RecursionError):
-        return decode(body.decode())
+def _gone(thing: Mapping[str, Any]) -> bool:
+    state = thing.get("state")
+    return isinstance(state, str) and state in _NO_LONGER_KEPT
+
+
+def _decoded(body: bytes) -> Any:
+    """Return what the JSON of one thing holds; `None` when it is none, or too much."""
+    with contextlib.suppress(NotDecoded):
+        return decode(body)
     return None
 
 
@@ -131,7 +148,6 @@ def _each(text: str) -> Iterator[Any]:
     `json.loads` would hold the interpreter, and with it the event loop, for the length of a large listing, whichever
     thread it runs in.
     """
-    decoder = json.JSONDecoder()
     at = _skip(text, 0)
     if text[at:].strip() == "null":  # how Go writes an empty list that it never made
         return
@@ -140,15 +156,22 @@ def _each(text: str) -> Iterator[Any]:
         raise ValueError("not an array")
     at = _skip(text, closing)
     while text[at : at + 1] != "]":
-        one, at = decoder.raw_decode(text, at)
+        one, length = _member(text, at)
         yield one
-        at = _skip(text, at)
+        at = _skip(text, at + length)
         if text[at : at + 1] == ",":
             at = _skip(text, at + 1)
         elif text[at : at + 1] != "]":
             raise ValueError("not an array")
     if text[at + 1 :].strip():
         raise ValueError("text after the array")
+
+
+def _member(text: str, at: int) -> tuple[Any, int]:
+    """Return the object that begins at `at`, and its length, which is bounded. Raises `ValueError`."""
+    with contextlib.suppress(ValueError):
+        return _DECODER.raw_decode(text[at : at + _USUAL])
+    return _DECODER.raw_decode(text[at : at + _LONGEST_MEMBER])
 
 
 def _skip(text: str, at: int) -> int:
@@ -170,13 +193,13 @@ def named(entries: Sequence[Entry], name: str) -> list[str]:
 
 def parse_item(body: bytes) -> Item:
     """Return one item. Raises `Malformed`."""
-    found = _decoded(body, json.loads)
+    found = _decoded(body)
     if not isinstance(found, dict) or not is_id(found.get("id")):
         raise Malformed("not an item")
     sections = {one["id"]: one for one in _dicts(found, "sections") if isinstance(one.get("id"), str)}
     return Item(
         id=found["id"],
-        archived=found.get("state") in _NO_LONGER_KEPT,
+        archived=_gone(found),
         content=OpItem(
             fields=[_in_op_shape(one, sections) for one in _dicts(found, "fields")],
             files=[_in_op_shape(one, sections) for one in _dicts(found, "files")],
@@ -193,21 +216,12 @@ def _dicts(thing: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
 
 def _in_op_shape(thing: Mapping[str, Any], sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Name the section, of which Connect gives the id alone, and leave out text that no text can hold."""
-    shaped = {key: value for key, value in thing.items() if not isinstance(value, str) or _encodable(value)}
+    shaped = {key: value for key, value in thing.items() if not isinstance(value, str) or is_text(value)}
     section = shaped.pop("section", None)
     identity = section.get("id") if isinstance(section, dict) else None
     if isinstance(identity, str) and identity:
         shaped["section"] = {"id": identity, "label": sections.get(identity, {}).get("label") or ""}
     return shaped
-
-
-def _encodable(text: str) -> bool:
-    """Tell whether `text` is free of lone surrogates, which JSON can spell and UTF-8 cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def file_named(item: OpItem, reference: OpReference) -> str | None:
@@ -229,12 +243,12 @@ def _within(file: Mapping[str, Any], section: str) -> bool:
 
 def parse_health(body: bytes) -> str:
     """Return the server's version and which of its parts are not active, in words of ours. Raises `Malformed`."""
-    found = _decoded(body, json.loads)
+    found = _decoded(body)
     version = found.get("version") if isinstance(found, dict) else None
     if not isinstance(version, str) or not _VERSION.fullmatch(version):
         raise Malformed("not a health report")
-    states = {one.get("status") for one in _dicts(found, "dependencies")}
-    return version if states <= {"ACTIVE"} else f"{version}, not all of it active"
+    active = all(one.get("status") == "ACTIVE" for one in _dicts(found, "dependencies"))
+    return version if active else f"{version}, not all of it active"
 
 
 def misunderstood(where: str) -> VaultError:

@@ -21,7 +21,7 @@ from onepasswordconnectsdk.config import ClientConfig
 from onepasswordconnectsdk.utils import PathBuilder
 
 from tokenbroker import __version__
-from tokenbroker.errors import VaultError, VaultUnavailable
+from tokenbroker.errors import PASSING, VaultError, VaultUnavailable
 from tokenbroker.vaults.connect.answers import (
     UNLOCK,
     Absent,
@@ -36,6 +36,7 @@ from tokenbroker.vaults.connect.answers import (
     parse_health,
     parse_item,
 )
+from tokenbroker.vaults.json_answer import MAX_ITEM
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from tokenbroker.config import VaultConfig
     from tokenbroker.model import Secret
 
-MAX_BODY: Final = 8 << 20  # bytes; a value of 1 MiB may be 6 in JSON, and 20,000 items of a listing are about 8
+MAX_BODY: Final = 8 << 20  # bytes; 20,000 items of a listing are about that
 MAX_FILE: Final = 1 << 20  # bytes; keys and certificates are kept as files, not archives
 CONCURRENCY: Final = 4  # requests at once; the server is small and others use it too
 T = TypeVar("T")
@@ -103,7 +104,7 @@ class ConnectApi:
 
     async def item(self, vault: str, item: str) -> Item:
         """Read one item by ids. Raises `Absent`, `TooBig`."""
-        body = await self._get(PathBuilder().vaults(vault).items(item).build())
+        body = await self._get(PathBuilder().vaults(vault).items(item).build(), most=MAX_ITEM)
         return await self._parsed(lambda: parse_item(body))
 
     async def file(self, vault: str, item: str, file: str) -> bytes:
@@ -133,7 +134,7 @@ class ConnectApi:
         )
 
     async def _parsed(self, parse: Callable[[], T]) -> T:
-        """Run `parse` in a thread, as a listing may be long."""
+        """Run `parse`, which decodes piece by piece, in a thread, as a listing may be long."""
         try:
             return await asyncio.to_thread(parse)
         except Malformed:
@@ -163,16 +164,16 @@ class ConnectApi:
             return self._untrusted(untrusted)
         match error:
             case TimeoutError():
-                return VaultUnavailable(
-                    f"{self._where} did not answer within {self._timeout:g} s", hint=check_health(self._where)
-                )
-            case httpx.ConnectError() | httpx.UnsupportedProtocol() | httpx.InvalidURL():
+                what = f"{self._where} did not answer within {self._timeout:g} s"
+            case httpx.UnsupportedProtocol() | httpx.InvalidURL():
+                return VaultUnavailable(f"{self._where} cannot be reached", hint="correct `url` of the vault")
+            case httpx.ConnectError():
                 what = f"{self._where} cannot be reached"
             case httpx.TransportError():
                 what = f"{self._where} closed the connection in the middle of an answer"
             case _:
                 return misunderstood(self._where)
-        return VaultUnavailable(what, hint=check_health(self._where))
+        return VaultUnavailable(what, hint=check_health(self._where), retry_after=PASSING)
 
     def _untrusted(self, error: ssl.SSLCertVerificationError) -> VaultError:
         # OpenSSL's own words for a numbered fault; the certificate's names are not in them but for a mismatch.

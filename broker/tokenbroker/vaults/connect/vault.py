@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tokenbroker.errors import SecretAmbiguous, SecretNotFound, VaultError, VaultNotInstalled, VaultUnavailable
+from tokenbroker.errors import PASSING, SecretAmbiguous, SecretNotFound, VaultError, VaultNotInstalled, VaultUnavailable
 from tokenbroker.model import Secret
 from tokenbroker.vaults.connect.answers import UNLOCK, Absent, Item, TokenRefused, TooBig, file_named, is_id, named
 from tokenbroker.vaults.op.item import pick
@@ -118,6 +118,7 @@ class ConnectVault:
             raise VaultUnavailable(
                 f"the Connect server at {self._config.url} did not answer everything within {seconds:g} s",
                 hint=f"raise `timeout` of the vault, then {UNLOCK}",
+                retry_after=PASSING,
             ) from None
 
 

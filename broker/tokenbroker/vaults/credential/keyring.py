@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from tokenbroker.errors import Locked, NoCredential
-from tokenbroker.vaults.keyring import full_name, is_allowed
+from tokenbroker.vaults.keyring import full_name, is_allowed, keychain_alone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -96,12 +96,13 @@ def _no_interaction() -> Iterator[None]:
     if sys.platform == "darwin":
         security = ctypes.CDLL(_SECURITY)
         before = ctypes.c_ubyte(1)
-        security.SecKeychainGetUserInteractionAllowed(ctypes.byref(before))
-        security.SecKeychainSetUserInteractionAllowed(ctypes.c_ubyte(0))
-        try:
-            yield
-        finally:
-            security.SecKeychainSetUserInteractionAllowed(before)
+        with keychain_alone(sys.platform):
+            security.SecKeychainGetUserInteractionAllowed(ctypes.byref(before))
+            security.SecKeychainSetUserInteractionAllowed(ctypes.c_ubyte(0))
+            try:
+                yield
+            finally:
+                security.SecKeychainSetUserInteractionAllowed(before)
     else:
         yield
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
-from tokenbroker.errors import ConfigError, NoCredential, VaultError
+from tokenbroker.errors import PASSING, ConfigError, NoCredential, VaultError
 from tokenbroker.model import Secret
 from tokenbroker.vaults.credential import systemd as credential_systemd
 from tokenbroker.vaults.credential.descriptor import HAND_OVER, read_to_end, take_over
@@ -96,8 +96,14 @@ class CredentialSources:
         earlier = self._running.get(place.where)
         if earlier is None or earlier.done():
             work = self._from_keyring if place.scheme == "keyring" else self._from_systemd
-            self._running[place.where] = _in_thread(lambda: work(place))
-        return await self._wait(place, self._running[place.where])
+            earlier = self._running[place.where] = _in_thread(lambda: work(place))
+            earlier.add_done_callback(lambda done: self._forget(place, done))
+        return await self._wait(place, earlier)
+
+    def _forget(self, place: _Place, done: concurrent.futures.Future[Secret]) -> None:
+        """Keep no token that can be read anew; called in the thread."""
+        if self._running.get(place.where) is done:
+            del self._running[place.where]
 
     async def _wait(self, place: _Place, reading: concurrent.futures.Future[Secret]) -> Secret:
         limit = self._fd_patience if place.scheme == "fd" else self._patience
@@ -107,7 +113,11 @@ class CredentialSources:
                 waited.add_done_callback(_retrieve)
                 return await asyncio.shield(waited)
         except TimeoutError:
-            raise NoCredential(f"{place.where}: no token came within {limit:g} s", hint=place.next_step) from None
+            raise NoCredential(
+                f"{place.where}: no token came within {limit:g} s",
+                hint=place.next_step,
+                retry_after=None if place.scheme == "fd" else PASSING,
+            ) from None
         except VaultError as error:
             raise error.anew() from None
 

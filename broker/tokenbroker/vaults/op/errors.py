@@ -12,10 +12,11 @@ PURE. Rules of this file:
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from tokenbroker.errors import (
+    PASSING,
     Locked,
     PromptDismissed,
     PromptUnanswered,
@@ -36,8 +37,10 @@ _INTEGRATION = "turn on 1Password's Settings > Developer > Integrate with 1Passw
 _ACCOUNTS = "set `account` in section [vault] to one that `op account list` shows"
 NETWORK = f"check the network connection, then {UNLOCK}"
 UPDATE = "update `op`, check with `op --version`, then run `broker unlock`"
+JUDGED = 16 * 1024  # bytes of either end of stderr
 _PANIC_CODE = 2  # Go's exit code after a panic
 _MINUTE = 60.0
+_LONGEST_WAIT = 2 * 24 * 60 * _MINUTE  # seconds; beyond it is a fault, not advice
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,15 @@ class Completed:
     @property
     def failed(self) -> bool:
         """Whether it did not do what was asked. Before 2.32.1 some server errors ended with 0 and an error line."""
-        return self.code != 0 or self.timed_out or self.too_big or b"[ERROR]" in self.stderr
+        return self.code != 0 or self.timed_out or self.too_big or "[ERROR]" in self.said
+
+    @property
+    def said(self) -> str:
+        """The beginning and the end of what it wrote on stderr: all that is judged, as patterns take their time."""
+        whole = self.stderr
+        if len(whole) > 2 * JUDGED:
+            whole = whole[:JUDGED] + b"\n" + whole[-JUDGED:]
+        return whole.decode(errors="replace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +76,14 @@ class Kind:
     error: type[VaultError]
     message: str
     hint: str
+    passes_in: float | None = None
+    """Seconds after which it may have passed, if nobody says; `None`: a person has to do something."""
 
     def put(self, retry_after: float | None = None) -> VaultError:
         """Return the error of this row."""
-        return self.error(self.message, hint=self.hint, retry_after=retry_after)
+        return self.error(
+            self.message, hint=self.hint, retry_after=self.passes_in if retry_after is None else retry_after
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +98,9 @@ class Words:
     """What to say, and to do, when a vault is not there."""
 
 
-def row(says: str, error: type[VaultError], message: str, hint: str) -> Kind:
+def row(says: str, error: type[VaultError], message: str, hint: str, *, passes_in: float | None = None) -> Kind:
     """Return one row; `says` is a regular expression, and case does not matter to it."""
-    return Kind(re.compile(says, re.IGNORECASE), error, message, hint)
+    return Kind(re.compile(says, re.IGNORECASE), error, message, hint, passes_in)
 
 
 # The more particular rows stand above the ones that would swallow them.
@@ -120,18 +135,25 @@ _THROUGH_THE_APP = (
         r"enter the password for|interactive io not available|not supported (by device|on socket)|inappropriate ioctl",
         VaultUnavailable, "`op` is not signed in through the 1Password app", f"{_INTEGRATION}, then {UNLOCK}"),
 )  # fmt: skip
-COMMON = (
+_NETWORK_TROUBLE = (
     row(r"\b(get|post) (…|\S*https?://)|tls handshake|dial tcp|no such host|network is unreachable|i/o timeout|"
         r"context deadline exceeded",
         VaultUnavailable, "`op` cannot reach the 1Password service", NETWORK),
-    row(r"\((400|5\d\d)\) [A-Z]",
+    row(r"\(5\d\d\) [A-Z]",
+        VaultUnavailable, "the 1Password service answered with an error", f"wait, then {UNLOCK}"),
+)  # fmt: skip
+_OWN_TROUBLE = (
+    row(r"\(400\) [A-Z]",
         VaultUnavailable, "the 1Password service answered with an error", f"wait, then {UNLOCK}"),
     row(r"unknown (command|flag|shorthand flag)|invalid argument",
         VaultUnavailable, "`op` does not know the options that tokenbroker uses", UPDATE),
     row(r"(?m:^panic: |^goroutine \d+)",
         VaultUnavailable, "`op` crashed", UPDATE),
 )  # fmt: skip
+COMMON = _NETWORK_TROUBLE + _OWN_TROUBLE
 """What `op` says of itself and of the network, whoever signs in."""
+COMMON_UNATTENDED = (*(replace(kind, passes_in=PASSING) for kind in _NETWORK_TROUBLE), *_OWN_TROUBLE)
+"""The same where nobody is asked, so that trouble of the network passes by itself."""
 
 APP = Words(
     kinds=_THROUGH_THE_APP + COMMON,
@@ -149,7 +171,7 @@ APP = Words(
 _NOT_THERE = (
     re.compile(r'"(?P<item>[^"]+)" isn\'t an item in the "(?P<vault>[^"]+)" vault'),
     re.compile(r'"(?P<item>[^"]+)" isn\'t an item\b'),
-    re.compile(r"could not find item (?P<item>.+?) in vault (?P<vault>.+?), because"),
+    re.compile(r"could not find item (?P<item>.{1,200}?) in vault (?P<vault>.{1,200}?), because"),
     re.compile(r"item '(?P<vault>[^'/]+)/(?P<item>[^'/]+)' does not have a field '(?P<field>[^']+)'"),
     re.compile(r'"(?P<vault>[^"]+)" isn\'t a vault\b'),
     re.compile(r"\((?:403|404)\) (?:Forbidden|Not Found): "),
@@ -170,7 +192,7 @@ def judge(done: Completed, asked: Sequence[OpReference], words: Words = APP) -> 
     """
     if not done.failed:
         return None
-    text = done.stderr.decode(errors="replace")
+    text = done.said
     if not (done.timed_out or done.too_big or "error initializing client" in text):
         for error, patterns in ((SecretNotFound, _NOT_THERE), (SecretAmbiguous, _AMBIGUOUS)):
             said = next(filter(None, (pattern.search(text) for pattern in patterns)), None)
@@ -181,12 +203,12 @@ def judge(done: Completed, asked: Sequence[OpReference], words: Words = APP) -> 
 
 def lacks_command(done: Completed) -> bool:
     """Tell whether `op` does not know the command at all; then nobody was asked anything."""
-    return done.failed and re.search(rb'unknown command "', done.stderr) is not None
+    return done.failed and 'unknown command "' in done.said
 
 
 def general_error(done: Completed, words: Words = APP) -> VaultError:
     """Return the error for a failure that concerns everything."""
-    said = re.sub(r"'op://[^']*'|\"[^\"]*\"", "…", done.stderr.decode(errors="replace"))
+    said = re.sub(r"'op://[^']*'|\"[^\"]*\"", "…", done.said)
     for kind in words.kinds:
         if kind.says.search(said):
             return kind.put(_retry_after(said))
@@ -218,10 +240,11 @@ def garbled() -> VaultError:
 
 
 def _retry_after(said: str) -> float | None:
-    match = re.search(r"retry in (\d+) (second|minute|hour)", said, re.IGNORECASE)
+    match = re.search(r"retry in (\d{1,6}) (second|minute|hour)", said, re.IGNORECASE)
     if match is None:
         return None
-    return int(match[1]) * {"second": 1.0, "minute": _MINUTE, "hour": 60 * _MINUTE}[match[2].lower()]
+    seconds = int(match[1]) * {"second": 1.0, "minute": _MINUTE, "hour": 60 * _MINUTE}[match[2].lower()]
+    return min(seconds, _LONGEST_WAIT)
 
 
 def _attribute(said: re.Match[str], text: str, asked: Sequence[OpReference]) -> Sequence[OpReference]:

@@ -79,8 +79,7 @@ class Prober:
     async def close(self) -> None:
         """End the sessions. May be called twice."""
         sessions, self._sessions = self._sessions, {}  # one that is made meanwhile is somebody's who goes on
-        for session in sessions.values():
-            await session.close()
+        await asyncio.gather(*(session.close() for session in sessions.values()))
 
     async def _run(self, step: Step, argv: Sequence[str], extra: Mapping[str, str] | None = None) -> Completed:
         program = find_op(self._config.op, self._environ, self._home)
@@ -140,6 +139,8 @@ class ServiceProbe:
     ) -> None:
         """Start nothing yet; arguments as `Prober` takes them."""
         self._prober = Prober(config, environ=environ, home=home, clock=clock)
+        self._one_call = asyncio.Lock()  # each call may be a dialog
+        self._life = 0  # how often it was closed
         self._end: asyncio.TimerHandle | None = None
         self._ending: asyncio.Task[None] | None = None
 
@@ -147,25 +148,35 @@ class ServiceProbe:
         """Make the call that `body` asks for, and say what came of it.
 
         `{"setting": "terminal"|"plain", "session": 1|2, "caller": 1|2}` → the same and `{outcome, seconds, text}`;
-        `{"setting": "end"}` ends the sessions. They also end by themselves. Raises `UsageError`.
+        `{"setting": "end"}` ends the sessions. They also end by themselves. Calls wait for one another. Raises
+        `UsageError`, and `VaultUnavailable` for a call that still waited when the sessions were ended.
         """
         step = _asked(body)
         if step is None:
             await self.close()
             return {"setting": "end"}
-        self._rest()
-        try:
-            seen = await self._prober.call(step)
-        finally:
-            self._end = asyncio.get_running_loop().call_later(IDLE, self._forget)
+        seen = await self._in_turn(step)
         place = step.place.removeprefix("service-")
         made = {"setting": place, "session": step.session, "caller": step.caller}
         return {**made, "outcome": seen.outcome, "seconds": seen.seconds, "text": seen.text}
 
     async def close(self) -> None:
-        """End the sessions. May be called twice."""
+        """End the sessions and the call that runs in one; safe at any moment, and as often as one likes."""
+        self._life += 1
         self._rest()
         await self._prober.close()
+
+    async def _in_turn(self, step: Step) -> Seen:
+        life = self._life
+        async with self._one_call:
+            if life != self._life:
+                raise VaultUnavailable("the experiment was ended meanwhile", hint="run `broker doctor op` again")
+            self._rest()
+            try:
+                return await self._prober.call(step)
+            finally:
+                if life == self._life:
+                    self._end = asyncio.get_running_loop().call_later(IDLE, self._forget)
 
     def _rest(self) -> None:
         if self._end is not None:

@@ -5,12 +5,12 @@ Rule of this file: two things that fit are an error, never a choice.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tokenbroker.errors import SecretAmbiguous, SecretNotFound, VaultError
 from tokenbroker.model import Secret
+from tokenbroker.vaults.json_answer import NotDecoded, decode, is_text
 from tokenbroker.vaults.op.template import GarbledOutput
 
 if TYPE_CHECKING:
@@ -33,10 +33,12 @@ class OpItem:
 def parse_item(output: bytes) -> OpItem:
     """Return one item. Raises `GarbledOutput` when `output` is not an item's JSON."""
     try:
-        item = json.loads(output)
-        fields, files = item["fields"], item.get("files", [])
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise GarbledOutput("not the JSON of an item") from None
+        item = decode(output)
+    except NotDecoded:
+        item = None
+    if not isinstance(item, dict) or "fields" not in item:
+        raise GarbledOutput("not the JSON of an item")
+    fields, files = item["fields"], item.get("files", [])
     for things in (fields, files):
         if not isinstance(things, list) or not all(isinstance(thing, dict) for thing in things):
             raise GarbledOutput("not the JSON of an item")
@@ -55,10 +57,10 @@ def pick(item: OpItem, reference: OpReference) -> Secret | VaultError | None:
     if not fitting:
         return SecretNotFound(f"{reference.ref}: the item has no such field", hint=_list_fields(reference))
     key = _ATTRIBUTES.get(reference.query)
-    if fitting[0] in item.files or key is None or (key == "totp" and key not in fitting[0]):
+    if any(fitting[0] is file for file in item.files) or key is None or (key == "totp" and key not in fitting[0]):
         return None
     value = fitting[0].get(key)
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not value or not is_text(value):
         return SecretNotFound(f"{reference.ref}: the field is empty", hint=_list_fields(reference))
     return Secret(value)
 
@@ -77,7 +79,8 @@ def _list_fields(reference: OpReference) -> str:
 
 def _named(thing: dict[str, Any], name: str) -> bool:
     wanted = name.casefold()
-    return any(str(thing.get(key, "")).casefold() == wanted for key in ("id", "label", "name"))
+    names = (thing.get(key) for key in ("id", "label", "name"))
+    return any(isinstance(one, str) and one.casefold() == wanted for one in names)
 
 
 def _in_section(thing: dict[str, Any], section: str | None) -> bool:

@@ -7,13 +7,13 @@ sleep; `now` is always a parameter.
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from tokenbroker.errors import VaultError, VaultUnavailable
 from tokenbroker.model import RateLimit
+from tokenbroker.vaults.json_answer import NotDecoded, decode
 from tokenbroker.vaults.op.errors import UNLOCK
 from tokenbroker.vaults.op.template import GarbledOutput
 
@@ -31,6 +31,10 @@ COLD_COST: Final = 3  # reads that an item costs when it is found by name (docum
 COLD_COST_BY_ID: Final = 2  # measured, when vault and item are given by id
 CACHED_COST: Final = 1  # measured: `op read` of an item that `op` has in its cache
 _ID = re.compile(r"[a-z0-9]{26}")
+_WORD = re.compile(r"[a-z_]{1,40}")
+_MOST: Final = 10**9  # requests; far beyond any plan
+_LONGEST_WINDOW: Final = 2 * 24 * 3600  # seconds
+_LONGEST: Final = 64 * 1024  # bytes of what `op` tells of them
 
 ItemKey = tuple[str, str]
 
@@ -154,19 +158,26 @@ def cost_of(asked: Collection[OpReference], cached: Collection[ItemKey], *, fres
 def parse_limits(output: bytes, now: float) -> list[Window]:
     """Read what `op service-account ratelimit --format json` prints. Raises `GarbledOutput`."""
     try:
-        rows = json.loads(output)
-        windows = [_window(row, now) for row in rows]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise GarbledOutput("not the limits of a service account") from None
-    if not windows:
-        raise GarbledOutput("no limits")
-    return windows
+        rows = decode(output, _LONGEST)
+    except NotDecoded:
+        rows = None
+    if not isinstance(rows, list) or not rows:
+        raise GarbledOutput("not the limits of a service account")
+    return [_window(row, now) for row in rows]
 
 
-def _window(row: dict[str, Any], now: float) -> Window:
-    limit, used, reset = int(row["limit"]), int(row["used"]), float(row.get("reset") or 0)
-    ends = now + reset if reset > 0 else None
-    return Window(str(row["type"])[:40], str(row["action"])[:40], limit, used, ends)
+def _window(row: Any, now: float) -> Window:
+    match row:
+        case {"type": str(kind), "action": str(action), "limit": int(limit), "used": int(used)}:
+            reset = row.get("reset", 0)
+            named = _WORD.fullmatch(kind) and _WORD.fullmatch(action)
+            if named and _within(limit, 1, _MOST) and _within(used, 0, _MOST) and _within(reset, 0, _LONGEST_WINDOW):
+                return Window(kind, action, limit, used, now + reset if reset else None)
+    raise GarbledOutput("not a limit of a service account")
+
+
+def _within(value: object, least: int, most: int) -> bool:
+    return type(value) is int and least <= value <= most
 
 
 def _name(window: Window) -> str:

@@ -18,9 +18,13 @@ from tokenbroker.vaults.op.errors import UNLOCK, Completed
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-OUTPUT_LIMIT = 16 * 1024 * 1024  # bytes of stdout and stderr together; secrets of 1 MiB have been met
+OUTPUT_LIMIT = 16 * 1024 * 1024  # bytes of stdout; secrets of 1 MiB have been met
 GRACE = 1.5  # seconds between SIGTERM and SIGKILL
 _SLACK = 5.0  # seconds that the helper itself may be late before it is killed with all it holds
+
+
+class HelperEnded(VaultUnavailable):
+    """The helper process was ended, or ended by itself, before its answer; the next call starts a new one."""
 
 
 class OpRunner:
@@ -55,7 +59,7 @@ class OpRunner:
             raise _explained(lost) from None
 
     async def close(self) -> None:
-        """End the helper and what it runs. May be called twice; a later call starts a new one."""
+        """End the helper and what it runs, and refuse what waits. May be called twice; a later call starts anew."""
         await self._helper.end()
 
     def _take(self, message: dict[str, Any]) -> Completed | None:
@@ -85,4 +89,4 @@ def _explained(lost: HelperLost) -> VaultUnavailable:
             "no pseudo-terminal can be made for `op`",
             hint=f"check that /dev/ptmx and /dev/pts are there, then {UNLOCK}",
         )
-    return VaultUnavailable("the helper process that runs `op` ended before its answer", hint=f"{UNLOCK} again")
+    return HelperEnded("the helper process that runs `op` ended before its answer", hint=f"{UNLOCK} again")

@@ -15,12 +15,12 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, Final
 
-from tokenbroker.errors import VaultError, VaultUnavailable
+from tokenbroker.errors import PASSING, VaultError, VaultUnavailable, whereabouts
 from tokenbroker.vaults.op.errors import general_error, lacks_command, version_of
 from tokenbroker.vaults.op.limits import Allowance, cost_of, parse_limits
 from tokenbroker.vaults.op.program import find_op, service_account_environment
 from tokenbroker.vaults.op.reader import OpReader
-from tokenbroker.vaults.op.runner import OpRunner
+from tokenbroker.vaults.op.runner import HelperEnded, OpRunner
 from tokenbroker.vaults.op.service_errors import LimitReached, TokenRefused, service_account_words
 from tokenbroker.vaults.op.template import GarbledOutput
 
@@ -112,7 +112,8 @@ class ServiceAccountVault:
         return version_of(done)
 
     async def lock(self) -> None:
-        """Nothing is held: the token is fetched for each read."""
+        """End the helper process, in whose memory values and the token may still stand; no authorization is lost."""
+        await self.close()
 
     async def close(self) -> None:
         """End what runs. May be called twice; a later read starts anew. What is known of the allowances stays."""
@@ -177,6 +178,8 @@ class ServiceAccountVault:
             await self._ask_limits(token)
         except VaultError as error:
             log.info("The service account's allowance could not be looked up: %s", error.message)
+        except Exception as error:  # noqa: BLE001  # kept in the task it would keep frames, and the token in them
+            log.error("The service account's allowance could not be looked up: %s", whereabouts(error))  # noqa: TRY400
 
     async def _stop_asking(self) -> None:
         """End a look-up that is under way: a read is more urgent."""
@@ -192,7 +195,11 @@ class ServiceAccountVault:
         secret = None if token is None else token.reveal()
         environment = service_account_environment(self._environ, self._home, secret)
         limit = self._config.timeout if seconds is None else seconds
-        return await self._runner.run([str(program), *argv], env=environment, stdin=stdin, seconds=limit)
+        try:
+            return await self._runner.run([str(program), *argv], env=environment, stdin=stdin, seconds=limit)
+        except HelperEnded as error:
+            error.retry_after = PASSING
+            raise
 
     def _now(self) -> float:
         return self._clock.now().elapsed

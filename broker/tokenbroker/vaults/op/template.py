@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from tokenbroker.model import SecretRef
 
 
+_LINE_END = b"\r\n"
+
+
 class GarbledOutput(ValueError):
     """`op` printed something that is not the filled template. Never holds any of it."""
 
@@ -43,24 +46,23 @@ def parse_filled(output: bytes, refs: Sequence[SecretRef], nonce: str) -> dict[S
     A value is `None` when nothing usable stands there: it is empty, is not UTF-8, or is the slot itself, unfilled.
     Raises `GarbledOutput` when a mark is missing, repeated or out of order, or when there is text outside the marks.
     """
-    rest = output
     values: dict[SecretRef, str | None] = {}
+    at = _after(output, 0, _mark(nonce, 0))
     for index, ref in enumerate(refs):
-        rest = _after(rest, _mark(nonce, index))
-        end = rest.find(_mark(nonce, index + 1).encode())
+        end = output.find(_mark(nonce, index + 1).encode(), at)
         if end < 0:
             raise GarbledOutput("a mark is missing")
-        values[ref] = _usable(rest[:end], ref)
-        rest = rest[end:]
-    if _after(rest, _mark(nonce, len(refs))) not in {b"", b"\n", b"\r\n"}:
+        values[ref] = _usable(output[at:end], ref)
+        at = _after(output, end, _mark(nonce, index + 1))
+    if len(output) - at > len(_LINE_END) or output[at:] not in {b"", b"\n", _LINE_END}:
         raise GarbledOutput("there is text after the last mark")
     return values
 
 
-def _after(text: bytes, mark: str) -> bytes:
-    if not text.startswith(mark.encode()):
+def _after(output: bytes, at: int, mark: str) -> int:
+    if not output.startswith(mark.encode(), at):
         raise GarbledOutput("a mark is not where it belongs")
-    return text[len(mark) :]
+    return at + len(mark.encode())
 
 
 def _usable(value: bytes, ref: SecretRef) -> str | None:
@@ -68,4 +70,4 @@ def _usable(value: bytes, ref: SecretRef) -> str | None:
         text = value.decode()
     except UnicodeDecodeError:
         return None
-    return None if text in {"", _slot(ref)} else text
+    return None if text in ("", _slot(ref)) else text  # a set would hash the value

@@ -13,7 +13,7 @@ Standard library only; started as `python -I -S op/terminal.py`. Rules of this f
 
 Frames, both ways: 4 bytes of length, big-endian, then a dict by `marshal`: both ends are one interpreter, it is built
 in, and json would cost five milliseconds more. Requests: `{argv, env, stdin, timeout, grace, limit}` (`stdin`
-bytes or None, times in seconds, `limit` in bytes of output) and `{"cancel": True}`. Answers: `{"group": pid}`
+bytes or None, times in seconds, `limit` in bytes of stdout) and `{"cancel": True}`. Answers: `{"group": pid}`
 once the child runs, then `{code, stdout, stderr, timed_out, too_big}`; `{"refused": errno}` when it cannot be started.
 """
 
@@ -43,6 +43,8 @@ HEADER = struct.Struct(">I")
 _CHUNK = 65536
 _QUESTION = b"[Y/n]"  # what `op` ends a question with that it puts to a terminal, e.g. when there is no account
 _PR_SET_DUMPABLE = 4  # linux/prctl.h
+_NOISE = 32 * 1024  # bytes of the beginning and of the end of stderr that are kept
+_LAST_READS = 64  # of a pipe whose writer has ended; somebody else may write to it for ever
 _UNKILLABLE = 1.0  # seconds to wait for a child to vanish after SIGKILL before reporting it as it is
 
 
@@ -50,6 +52,13 @@ def frame(message: dict[str, Any]) -> bytes:
     """Return `message` as one frame."""
     body = marshal.dumps(message)
     return HEADER.pack(len(body)) + body
+
+
+def send(pipe: int, data: bytes) -> None:
+    """Write all of `data`, making no copy of it."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(pipe, rest) :]
 
 
 class Child:
@@ -108,13 +117,16 @@ class Child:
         if not data:
             self._drop(pipe)
             return False
-        self._room -= len(data)
-        if self._room < 0:
-            self.end("too_big")
-        else:
-            self._output[name] += data
-            if name == "stderr" and _QUESTION in self._output[name]:
+        kept = self._output[name]
+        kept += data
+        if name == "stderr":
+            if _QUESTION in kept:
                 self.end("asked")  # nobody is there to answer, and it would wait for ever (contract 1.7)
+            del kept[_NOISE : max(_NOISE, len(kept) - _NOISE)]
+        elif len(kept) > self._room:
+            kept.clear()
+            self._room = -1
+            self.end("too_big")
         return self._room >= 0
 
     def end(self, reason: str) -> None:
@@ -161,8 +173,9 @@ class Child:
         if self._ended_by is not None:
             self.kill()  # what the child left behind in its group
         for name in self._output:
-            while self._read(name):
-                pass
+            for _ in range(_LAST_READS):
+                if not self._read(name):
+                    break
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             self._drop(pipe)
         return {
@@ -218,9 +231,7 @@ class Helper:
             self._send({"group": self._child.group})
 
     def _send(self, message: dict[str, Any]) -> None:
-        data = frame(message)
-        while data:
-            data = data[os.write(1, data) :]
+        send(1, frame(message))
 
     def stop(self) -> None:
         """Have `run` end soon; from a signal handler, which must not cut the start of a child in two."""
@@ -230,17 +241,21 @@ class Helper:
         """Serve until the daemon goes away; leave no child's group behind."""
         try:
             while not self._stopping:
-                for key, _ in self._selector.select(self._child.patience() if self._child else None):
-                    key.data()
-                answer = self._child.step() if self._child else None
-                if answer is not None:
-                    self._child = None
-                    self._send(answer)
+                self._step()
         except BrokenPipeError:
             return
         finally:
             if self._child is not None:
                 self._child.kill()
+
+    def _step(self) -> None:
+        """Do what is due. Of its own, so that no variable holds a child or an answer, secrets in it, until the next."""
+        for key, _ in self._selector.select(self._child.patience() if self._child else None):
+            key.data()
+        answer = self._child.step() if self._child else None
+        if answer is not None:
+            self._child = None
+            self._send(answer)
 
 
 def harden() -> None:

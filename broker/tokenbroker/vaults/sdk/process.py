@@ -26,7 +26,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from tokenbroker import __version__
-from tokenbroker.vaults.op.terminal import HEADER, close_memory, frame, keep_private
+from tokenbroker.vaults.op.terminal import HEADER, close_memory, frame, keep_private, send
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -149,9 +149,7 @@ def main() -> None:
     threading.Thread(target=follow, args=(incoming, requests), daemon=True).start()
     reader = Reader(sys.argv[1] if len(sys.argv) > 1 else None)
     while True:
-        data = frame(reader.answer(requests.get()))
-        while data:
-            data = data[os.write(outgoing, data) :]
+        send(outgoing, frame(reader.answer(requests.get())))
 
 
 if __name__ == "__main__":
