@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from tokenbroker import policy
 from tokenbroker.config.fields import Problem
 from tokenbroker.config.values import secret_reference
-from tokenbroker.errors import Busy, Denied, PeerGone, UsageError
+from tokenbroker.errors import Busy, Denied, PeerGone, SecretNotFound, UsageError
 from tokenbroker.model import AgentType, Asker, Secret, SecretRef, claimed
 
 if TYPE_CHECKING:
@@ -55,11 +55,16 @@ class OneTimePasswords:
         self._count()
         sessions = self._broker.sessions
         session = sessions.of(peer, allow.agent_type, self._clock.now())
-        code = await self._broker.unlocks.of(allow.agent_type).read_once(
-            SecretRef(base + _QUERY),
-            may_prompt=may_prompt and allow.agent_type is AgentType.INTERACTIVE,
-            asker=Asker(peer.named(), peer.pid, f"a one-time password of {base}", claimed(reason)),
-        )
+        try:
+            code = await self._broker.unlocks.of(allow.agent_type).read_once(
+                SecretRef(base + _QUERY),
+                may_prompt=may_prompt and allow.agent_type is AgentType.INTERACTIVE,
+                asker=Asker(peer.named(), peer.pid, f"a one-time password of {base}", claimed(reason)),
+            )
+        except SecretNotFound as error:
+            raise SecretNotFound(
+                f"{base}: no one-time password can be read there", hint=(error.hint or "").replace(_QUERY, "") or None
+            ) from None
         # While a person was asked, rules may have changed and the session may have been revoked.
         if policy.decide_otp(self._broker.config, base, peer, lowered=lowered) != allow:
             raise Busy("the configuration changed meanwhile", hint="run the command again", retry_after=0.0)

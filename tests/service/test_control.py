@@ -10,7 +10,7 @@ import pytest
 from tests.fakes_clock import settle
 from tests.service.world import World, configuration
 from tokenbroker.config import UnlockConfig, VaultConfig
-from tokenbroker.errors import CoolingDown, Locked, PromptDismissed, VaultUnavailable
+from tokenbroker.errors import CoolingDown, CredentialRejected, Locked, PromptDismissed, VaultUnavailable
 from tokenbroker.model import DesktopEvent, Secret
 
 if TYPE_CHECKING:
@@ -167,3 +167,37 @@ async def test_rotation_of_an_autonomous_secret_never_asks_the_person() -> None:
         world.clock.sleep_machine(3601)
         await world.ask(peer=world.cron)
         assert (len(world.vault.reads), len(world.cron_vault.reads)) == (0, 2)
+
+
+async def test_an_unlock_that_is_dismissed_lets_no_refused_credential_be_tried_again() -> None:
+    async with World() as world:
+        await world.ask()
+        world.issuer.accepts = Secret("another")
+        world.clock.sleep_machine(3601)
+        with pytest.raises(CredentialRejected):
+            await world.ask()
+        world.control.lock("test")
+        before = len(world.issuer.calls)
+        world.vault.raises = PromptDismissed("x")
+        for _ in range(2):
+            with pytest.raises(PromptDismissed):
+                await world.control.unlock()
+            await world.clock.advance(5)
+        assert len(world.issuer.calls) == before
+
+
+async def test_what_else_holds_a_grant_is_told_of_each_lock() -> None:
+    async with World(configuration(unlock=UnlockConfig(on_sleep="lock"))) as world:
+        told: list[bool] = []
+        world.control.on_lock = lambda: told.append(True)
+        world.control.lock("test")
+        world.control.happened(SLEEP)
+        assert len(told) == 2
+
+
+async def test_a_vault_for_autonomous_clients_that_comes_later_takes_their_tokens_from_the_person() -> None:
+    async with World() as world:
+        await world.ask()
+        await world.ask(peer=world.cron)
+        world.control.lock_autonomous("test")
+        assert [entry.key.client for entry in world.cache] == ["mine"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import pytest
 from tests.fakes_clock import settle
 from tests.service.world import World, configuration
 from tokenbroker.config import PeerPattern, RuleConfig, VaultConfig
-from tokenbroker.errors import ConfigError, Denied, Locked, PeerGone, Revoked, Stopping, UsageError
+from tokenbroker.errors import Busy, ConfigError, Denied, Locked, PeerGone, Revoked, Stopping, UsageError
 from tokenbroker.model import AgentType
 from tokenbroker.otp import OneTimePasswords
 
@@ -181,3 +182,48 @@ async def test_a_broker_that_cannot_serve_says_why() -> None:
 async def test_treating_a_program_as_interactive_lets_it_cause_a_prompt() -> None:
     rule = RuleConfig(None, "allow", treat_as=AgentType.INTERACTIVE, otp="*")
     assert await Counter(allowing(rule)).get(peer=Counter().world.cron) == "123456"
+
+
+async def test_a_rule_that_asks_since_then_gives_nothing() -> None:
+    counter = Counter()
+    counter.world.vault.gate.clear()
+    asking = asyncio.ensure_future(counter.get())
+    await settle()
+    counter.world.broker.config = allowing(RuleConfig(None, "ask", otp="*"))
+    counter.world.vault.gate.set()
+    with pytest.raises(Busy):
+        await asking
+
+
+async def test_lowering_itself_is_no_way_around_a_rule_that_asks() -> None:
+    """The rule is for interactive programs; who may not be asked for is not given to the same program as a job."""
+    asks = RuleConfig(None, "ask", PeerPattern(agent_type=AgentType.INTERACTIVE), otp="*")
+    config = replace(allowing(asks, RULE), autonomous_vault=VaultConfig("service-account", credential="systemd://op"))
+    counter = Counter(config)
+    with pytest.raises(Denied):
+        await counter.otp.give(REF, counter.world.me, lowered=True)
+    assert await counter.get(peer=counter.world.cron) == "123456"
+
+
+async def test_a_loop_is_stopped_before_it_uses_up_what_others_need() -> None:
+    counter = Counter()
+    for _ in range(20):
+        await counter.get()
+    with pytest.raises(Busy):
+        await counter.get()
+    await counter.world.clock.advance(601)
+    await counter.get()
+    assert len(counter.world.vault.reads) == 21
+
+
+async def test_no_loop_reads_more_than_a_hundred_in_a_day() -> None:
+    counter = Counter()
+    refusals: list[float] = []
+    for _ in range(40):
+        await counter.world.clock.advance(610)
+        for _ in range(5):
+            with contextlib.suppress(Busy):
+                await counter.get()
+                continue
+            refusals.append(counter.world.clock.now().elapsed)
+    assert (len(counter.world.vault.reads), len(refusals)) == (100, 100)

@@ -11,8 +11,16 @@ from tests.fakes_clock import FakeClock, settle
 from tests.fakes_vault import FakeVault
 from tests.service.world import Recorder
 from tokenbroker.config import UnlockConfig
-from tokenbroker.errors import CoolingDown, Locked, PromptDismissed, SecretNotFound, VaultError, VaultUnavailable
-from tokenbroker.model import Asker, SecretRef
+from tokenbroker.errors import (
+    CoolingDown,
+    Locked,
+    PromptDismissed,
+    SecretNotFound,
+    Stopping,
+    VaultError,
+    VaultUnavailable,
+)
+from tokenbroker.model import Asker, Secret, SecretRef
 from tokenbroker.unlock import Unlock
 
 A, B, OTP = SecretRef("op://V/a/f"), SecretRef("op://V/b/f"), SecretRef("op://V/o/one-time password?attribute=otp")
@@ -23,14 +31,14 @@ CODE = Asker("/usr/bin/code (pid 8)", 8, "profile `billing`")
 class Desk:
     """An Unlock, its vault, and the screen in front of the person."""
 
-    def __init__(self, *, may_prompt: bool = True, announce: bool = True) -> None:
+    def __init__(self, *, may_prompt: bool = True, announce: bool = True, idle: float | None = None) -> None:
         self.vault = FakeVault({str(A): "a", str(B): "b", str(OTP): "123456"}, may_prompt=may_prompt, name="op")
         self.audit = Recorder()
         self.screen = FakeAnnouncer()
         self.clock = FakeClock()
         self.unlock = Unlock(
             self.vault,
-            UnlockConfig(announce=announce),
+            UnlockConfig(announce=announce, idle=idle),
             self.clock,
             refs=lambda: [A, B],
             audit=self.audit,
@@ -282,3 +290,118 @@ async def test_a_vault_that_cannot_be_locked_is_recorded_and_read_all_the_same()
     desk.unlock.lock()
     assert await desk.get() == "a"
     assert desk.audit.named("vault not locked") == [{"why": "OSError"}]
+
+
+async def test_what_was_granted_for_one_time_passwords_ends_as_an_unlock_does() -> None:
+    """Nothing is kept of them, but the vault has let us in."""
+    desk = Desk()
+    await desk.otp()
+    desk.clock.sleep_machine(13 * 3600)
+    desk.unlock.expire()
+    await settle()
+    assert desk.vault.locked == 1
+
+
+async def test_a_grant_is_given_up_after_the_one_time_password_that_outlived_the_unlock() -> None:
+    desk = Desk()
+    await desk.get()
+    desk.vault.gate.clear()
+    asking = asyncio.ensure_future(desk.otp())
+    await settle()
+    desk.clock.sleep_machine(13 * 3600)
+    assert desk.unlock.expire()
+    assert desk.vault.locked == 0
+    desk.vault.gate.set()
+    await asking
+    await settle()
+    assert desk.vault.locked == 1
+
+
+async def test_use_of_the_secrets_keeps_the_unlock_from_idling_away() -> None:
+    desk = Desk(idle=100.0)
+    await desk.get()
+    for _ in range(5):
+        await desk.clock.advance(60)
+        assert desk.memory() == "a"
+    assert desk.vault.locked == 0
+
+
+async def test_a_fault_of_an_adapter_is_one_fault_and_not_a_prompt_for_each_caller() -> None:
+    desk = Desk()
+
+    async def faulty(*_: object, **__: object) -> dict[SecretRef, Secret | VaultError]:
+        desk.vault.reads.append((frozenset(), False))
+        raise TypeError("secret text")
+
+    desk.vault.read = faulty  # type: ignore[method-assign]
+    for _ in range(5):
+        with pytest.raises(VaultUnavailable) as caught:
+            await desk.get()
+        assert "secret text" not in str(caught.value)
+    assert len(desk.vault.reads) == 1
+
+
+async def test_commands_that_a_person_refuses_three_times_in_a_minute_ask_no_more_for_a_while() -> None:
+    """A program can run `broker unlock` too, and one that loops would put up a dialog each time."""
+    desk = Desk()
+    desk.vault.raises = PromptDismissed("x")
+    for expected in [PromptDismissed] * 3 + [CoolingDown] * 5:
+        with pytest.raises(expected):
+            await desk.unlock.unlock()
+    assert len(desk.vault.reads) == 3
+    desk.vault.raises = None
+    await desk.clock.advance(61)
+    await desk.unlock.unlock()
+
+
+async def test_refusals_that_a_program_caused_do_not_hold_back_the_person() -> None:
+    desk = Desk()
+    desk.vault.raises = PromptDismissed("x")
+    with pytest.raises(PromptDismissed):
+        await desk.get()
+    for _ in range(2):
+        with pytest.raises(PromptDismissed):
+            await desk.unlock.unlock()
+    desk.vault.raises = None
+    await desk.unlock.unlock()
+
+
+async def test_a_read_past_every_cache_is_not_satisfied_by_one_that_is_not() -> None:
+    desk = Desk()
+    desk.vault.gate.clear()
+    first = asyncio.ensure_future(desk.get())
+    await settle()
+    again = asyncio.ensure_future(desk.unlock.reread([A]))
+    await settle()
+    desk.vault.gate.set()
+    await asyncio.gather(first, again)
+    assert [fresh for _, fresh in desk.vault.reads] == [False, True]
+
+
+async def test_a_person_joins_the_prompt_that_is_open() -> None:
+    desk = Desk()
+    desk.vault.gate.clear()
+    first = asyncio.ensure_future(desk.get())
+    await settle()
+    person = asyncio.ensure_future(desk.unlock.unlock())
+    await settle()
+    desk.vault.gate.set()
+    await asyncio.gather(first, person)
+    assert len(desk.vault.reads) == 1
+
+
+async def test_after_the_end_nothing_is_read() -> None:
+    desk = Desk()
+    await desk.unlock.close()
+    for asking in (desk.get(), desk.otp(), desk.unlock.unlock(), desk.unlock.reread([A])):
+        with pytest.raises(Stopping):
+            await asking
+    assert desk.vault.reads == []
+
+
+async def test_what_is_no_more_referred_to_is_forgotten() -> None:
+    desk = Desk()
+    await desk.get()
+    desk.unlock.configure(UnlockConfig(), [B])
+    assert desk.unlock.peek([A]) is None
+    assert desk.unlock.peek([B]) is not None

@@ -173,6 +173,12 @@ REFUSALS = [
         id="a rule for two things",
     ),
     pytest.param(
+        changed('profile = "sea*"', 'otp = "op://Agents/x"'),
+        "config.toml line 46: rules[1].otp: expected a reference such as op://Vault/Item/one-time password, or a glob "
+        "over one, found another string",
+        id="a rule for one-time passwords without a field",
+    ),
+    pytest.param(
         changed('profile = "sea*"', 'otp = "Agents/*"'),
         "config.toml line 46: rules[1].otp: expected a reference such as op://Vault/Item/one-time password, or a glob "
         "over one, found `Agents/*`",

@@ -242,3 +242,9 @@ def test_the_reason_for_having_no_client_is_the_true_one(
 ) -> None:
     with pytest.raises(NoClient, match=why):
         decide(config(rule), "billing", who, lowered=lowered)
+
+
+def test_lowering_itself_is_no_way_around_a_rule_that_asks() -> None:
+    asks = RuleConfig("*", "ask", PeerPattern(agent_type=INTERACTIVE))
+    assert isinstance(decide(config(asks, ALLOW), lowered=True), policy.Ask)
+    assert isinstance(decide(config(asks, ALLOW), who=peer(agent_type=AUTONOMOUS)), policy.Allow)

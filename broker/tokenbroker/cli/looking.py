@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tokenbroker.cli.admin import ask
 from tokenbroker.cli.text import about, count, span, table
+from tokenbroker.config.sections import PROMPTLESS
 
 if TYPE_CHECKING:
     import argparse
@@ -131,7 +132,9 @@ def _vault_line(vault: dict[str, Any], now: float) -> str:
     if vault["ends_at"] is not None:
         text += f", ends in {span(vault['ends_at'] - now)}"
     if vault["retry_in"]:
-        text += f", nobody is asked for {span(vault['retry_in'])}: open it with `broker unlock`"
+        asks = vault["backend"] not in PROMPTLESS
+        pause = "nobody is asked" if asks else "it is not read again"
+        text += f", {pause} for {span(vault['retry_in'])}{': open it with `broker unlock`' if asks else ''}"
     if vault["last_error"]:
         text += f"; last: {vault['last_error']['message']}"
     return text

@@ -171,6 +171,7 @@ _BACKEND_SCHEME: Final = {"service-account": "op", "connect": "op", "sdk": "op"}
 _CREDENTIAL: Final = re.compile(
     r"keyring://[^/\s]+/[^/\s]+|systemd://[A-Za-z0-9_-][A-Za-z0-9._-]*|fd://(?:[3-9]|[1-9]\d{1,3})"
 )
+_SHORTEST_REFERENCE: Final = 3  # names: vault, item, field
 _LONGEST_GLOB: Final = 512  # characters
 
 
@@ -190,7 +191,9 @@ def credential(value: object) -> str:
 def otp_pattern(value: object) -> str:
     """Parse a secret reference, or a glob over one, in a rule for one-time passwords."""
     pattern = text(value)
-    if not pattern.startswith("op://") or len(pattern) > _LONGEST_GLOB:
+    names = pattern.removeprefix("op://").count("/") + 1
+    can_match = names >= _SHORTEST_REFERENCE or "*" in pattern
+    if not pattern.startswith("op://") or len(pattern) > _LONGEST_GLOB or not can_match:
         raise expected("a reference such as op://Vault/Item/one-time password, or a glob over one", shown(value))
     return pattern.removesuffix("?attribute=otp")
 
