@@ -219,6 +219,18 @@ async def test_close_ends_a_watch_that_is_still_beginning(mac: Mac) -> None:
         assert (await watching).keys() == {SLEEP}
 
 
+async def test_a_watch_that_is_cancelled_leaves_nothing(mac: Mac) -> None:
+    """The daemon cancels what waits for the helper; the helper's task ends with it."""
+    before = asyncio.all_tasks()
+    watching = asyncio.create_task(mac.watch(SLEEP))
+    await asyncio.sleep(0)  # it has begun
+    assert len(asyncio.all_tasks() - before) == 2
+    watching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await watching
+    assert asyncio.all_tasks() == before
+
+
 async def test_a_helper_dies_with_its_daemon(library: Path, mac: Mac) -> None:
     """It has the other end of stdin, and the run loop does not keep it alive."""
     process = await asyncio.create_subprocess_exec(

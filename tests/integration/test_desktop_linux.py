@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(desktop_bus.NEEDED, reason=desktop_bus.REASON)
 
+
 @pytest.fixture
 async def desk() -> AsyncIterator[Desk]:
     made = Desk()

@@ -132,3 +132,44 @@ async def test_process_that_outlives_op_hangs_nothing(world: OpWorld, prober: Pr
     world.fault("grandchild", command="vault list", detached=detached)
     async with asyncio.timeout(5):
         assert (await prober.call(Step(Place.OWN))).outcome == "ok"
+
+
+async def test_no_two_calls_of_the_service_ask_at_once(world: OpWorld, service: ServiceProbe) -> None:
+    bodies = [{"setting": setting, "session": number} for setting in ("terminal", "plain") for number in (1, 2)]
+    answers = await asyncio.gather(*(service.answer(body) for body in bodies))
+    assert [answer["outcome"] for answer in answers] == ["ok"] * 4
+    assert world.overlapping() == []
+
+
+@pytest.mark.parametrize("ended_by", ["close", "end"])
+async def test_ending_leaves_no_helper_no_timer_and_no_call_that_waits(
+    world: OpWorld, service: ServiceProbe, ended_by: str
+) -> None:
+    """Whatever runs or waits at that moment; and who comes later starts anew."""
+    world.person("hang")
+    calls = [asyncio.create_task(service.answer({"setting": "terminal"})) for _ in range(3)]
+    await asyncio.to_thread(world.wait_until, lambda w: len(w.calls()) == 1)
+    (runner,) = service._prober._sessions.values()
+    helper = runner._helper._process
+    assert helper is not None
+    await (service.close() if ended_by == "close" else service.answer({"setting": "end"}))
+    ended = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(ended[0], dict)
+    assert ended[0]["outcome"] == "vault_unavailable"
+    assert all(isinstance(one, VaultUnavailable) and "ended meanwhile" in one.message for one in ended[1:])
+    assert helper.returncode is not None
+    assert (service._prober._sessions, service._end, len(world.calls())) == ({}, None, 1)
+    world.person("approve")
+    assert (await service.answer({"setting": "terminal"}))["outcome"] == "ok"
+
+
+async def test_each_call_puts_the_end_of_the_sessions_off(world: OpWorld, service: ServiceProbe) -> None:
+    """One timer at a time, or the first would end what the last still needs."""
+    del world
+    await service.answer({"setting": "plain"})
+    first = service._end
+    await asyncio.gather(*(service.answer({"setting": "plain", "caller": caller}) for caller in (1, 2)))
+    assert first is not None
+    assert first.cancelled()
+    waiting = [one for one in asyncio.get_running_loop()._scheduled if "_forget" in repr(one) and not one.cancelled()]  # type: ignore[attr-defined]
+    assert waiting == [service._end]

@@ -320,3 +320,71 @@ async def test_helper_that_cannot_be_started_is_told_as_such(runner: OpRunner, m
     monkeypatch.setattr(sys, "executable", "/nowhere/python3")
     with pytest.raises(VaultUnavailable, match="helper process that runs `op` cannot be started: no such file"):
         await sh(runner, "true")
+
+
+async def test_closing_refuses_what_waits_and_starts_no_helper_for_it(runner: OpRunner, tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    running = asyncio.create_task(sh(runner, f"echo $$ >{pid}; exec sleep 60"))
+    await read_pid(pid)
+    waiting = asyncio.create_task(sh(runner, f"touch {tmp_path}/ran"))
+    await asyncio.sleep(0)
+    await runner.close()
+    for call in (running, waiting):
+        with pytest.raises(VaultUnavailable, match="ended before its answer"):
+            await call
+    assert runner._helper.pid is None
+    assert not (tmp_path / "ran").exists()
+    assert (await sh(runner, "echo anew")).stdout == b"anew\n"
+
+
+async def test_closing_while_the_helper_is_being_started_leaves_none(runner: OpRunner, tmp_path: Path) -> None:
+    call = asyncio.create_task(sh(runner, f"touch {tmp_path}/ran"))
+    await asyncio.sleep(0)
+    await runner.close()
+    with pytest.raises(VaultUnavailable, match="ended before its answer"):
+        await call
+    assert runner._helper.pid is None
+    assert not (tmp_path / "ran").exists()
+
+
+async def test_of_much_noise_the_beginning_and_the_end_are_kept(runner: OpRunner) -> None:
+    """What `op` logs takes nothing away from what it prints."""
+    done = await sh(runner, "echo first >&2; yes noise | head -c 9000000 >&2; echo last >&2; echo value")
+    assert (done.code, done.stdout, done.too_big) == (0, b"value\n", False)
+    assert len(done.stderr) <= 64 * 1024
+    assert done.stderr.startswith(b"first\n")
+    assert done.stderr.endswith(b"last\n")
+
+
+async def test_grandchild_that_goes_on_complaining_delays_nothing(runner: OpRunner, tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    done = await sh(runner, f"(echo $BASHPID >{pid}; exec yes >&2) & echo $! >{pid}; echo value", seconds=5)
+    assert (done.code, done.stdout) == (0, b"value\n")
+    os.kill(await read_pid(pid), signal.SIGKILL)
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="memory is looked at through /proc")
+async def test_helper_holds_on_to_no_answer(runner: OpRunner) -> None:
+    """While it waits for the next request, nothing in it refers to a child that is gone, or to what that printed."""
+    probe = (
+        "import gc, sys; sys.argv = ['x', 'plain']; from tokenbroker.vaults.op import terminal as t; w = t.Helper._step\n"
+        "def step(self):\n"
+        "    kept = [x for x in gc.get_objects() if type(x) is t.Child]\n"
+        "    print(len(kept), file=sys.stderr, flush=True)\n"
+        "    w(self)\n"
+        "t.Helper._step = step; t.main()"
+    )
+    request = {"argv": ["/bin/echo", "x"], "env": {}, "timeout": 5.0, "grace": 1.0, "stdin": None, "limit": 1000}
+    helper = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", probe, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert helper.stdin is not None
+    assert helper.stdout is not None
+    for _ in range(2):
+        helper.stdin.write(op_terminal.frame(request))
+        for _ in ("began", "ended"):
+            (length,) = op_terminal.HEADER.unpack(await helper.stdout.readexactly(op_terminal.HEADER.size))
+            await helper.stdout.readexactly(length)
+    _, counts = await helper.communicate()
+    assert counts.split()[-1] == b"0"

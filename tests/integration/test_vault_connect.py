@@ -396,6 +396,7 @@ async def test_a_refused_token_is_tried_twice_and_its_place_named(
     assert isinstance(error, VaultUnavailable)
     assert "refuses the access token" in error.message
     assert "keyring://tokenbroker/connect" in str(error.hint)
+    assert not error.retryable
     assert len(server.requests) == 2
     server.token = TOKEN
     assert await vault.read([KEY]) == {KEY: GOOD[KEY]}
@@ -422,6 +423,7 @@ async def test_what_is_no_token_is_not_sent(
     """And httpx does not get to quote it in an error of its own."""
     error = await failure(make(Keeper(junk)))
     assert "is not an access token" in error.message
+    assert not error.retryable
     assert server.requests == []
 
 
@@ -429,6 +431,7 @@ async def test_what_is_no_token_is_not_sent(
 
 JUNK = [b"<html>SERVER-WORDS", b"[1, 2]", b'{"a": 1}', b'"SERVER-WORDS"', b"", b"\xff", b'[{"id": "v', b"[] []",
         b"[" * 100_000, b'[{"id": 1} {"id": 2}]', b"[,]"]  # fmt: skip
+PASSES = ("error: 5", "limits the rate", "closed the connection")  # what nobody has to do anything about
 
 
 def fault(says: str, behaviour: Fault, *, name: str, path: str = r"/v1/.*") -> Any:
@@ -476,6 +479,7 @@ async def test_a_fault_is_explained_and_shows_nothing(
     assert isinstance(error, VaultUnavailable)
     assert says in error.message
     assert "`" in str(error.hint)
+    assert error.retryable == any(words in says for words in PASSES)
     said = "".join(record.getMessage() for record in caplog.records if not record.name.startswith("aiohttp"))
     assert not [word for word in UNSHOWN if word in said]
     server._faults.clear()
@@ -483,10 +487,10 @@ async def test_a_fault_is_explained_and_shows_nothing(
 
 
 @pytest.mark.parametrize(
-    ("header", "seconds"), [("17", 17.0), ("Tue, 24 Nov 2026 08:00:00 GMT", None), ("-1", None), ("999999", 86400.0)]
+    ("header", "seconds"), [("17", 17.0), ("Tue, 24 Nov 2026 08:00:00 GMT", 600.0), ("-1", 600.0), ("999999", 86400.0)]
 )
 async def test_the_wait_that_a_busy_server_asks_for_is_passed_on(
-    server: ConnectServer, vault: ConnectVault, header: str, seconds: float | None
+    server: ConnectServer, vault: ConnectVault, header: str, seconds: float
 ) -> None:
     server.fail(status(429, headers={"Retry-After": header}))
     assert (await failure(vault)).retry_after == seconds
@@ -503,6 +507,7 @@ async def test_a_slow_answer_is_given_up(
         server.fail(connect_server.drip)
     error = await failure(make(timeout=0.2))
     assert "did not answer within 0.2 s" in error.message
+    assert error.retryable
 
 
 async def test_a_read_of_many_slow_answers_is_bounded(
@@ -515,8 +520,9 @@ async def test_a_read_of_many_slow_answers_is_bounded(
         await asyncio.sleep(0.1)
 
     server.fail(late)
-    with pytest.raises(VaultUnavailable, match=r"did not answer everything within 0\.6 s"):
+    with pytest.raises(VaultUnavailable, match=r"did not answer everything within 0\.6 s") as raised:
         await make(timeout=0.15).read(refs)
+    assert raised.value.retryable
 
 
 async def test_a_redirect_is_not_followed(server: ConnectServer, vault: ConnectVault) -> None:
@@ -525,6 +531,7 @@ async def test_a_redirect_is_not_followed(server: ConnectServer, vault: ConnectV
         server.fail(status(307, headers={"Location": f"{elsewhere.url}/v1/vaults"}))
         error = await failure(vault)
         assert "redirects" in error.message
+        assert not error.retryable
         assert elsewhere.requests == []
 
 
@@ -534,6 +541,7 @@ async def test_a_server_that_does_not_run_is_named(make: Callable[..., ConnectVa
     error = await failure(make(url=url))
     assert error.message == f"the Connect server at {url} cannot be reached"
     assert f"curl {url}/health" in str(error.hint)
+    assert error.retryable
 
 
 @pytest.mark.parametrize("values", ["1MiB", "escaped"])
@@ -668,6 +676,7 @@ async def test_an_untrusted_certificate_gets_no_token(
         error = await failure(make(url=server.url, ca_file=str(authority.file) if known else None))
         assert f"not trusted: {'it is for ' if known else ''}{says}" in error.message
         assert "ca_file" in str(error.hint) or str(authority.file) in str(error.hint)
+        assert not error.retryable
         assert server.requests == []
 
 

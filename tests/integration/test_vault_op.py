@@ -42,11 +42,15 @@ ALLOWED_ENV = {"HOME", "USER", "LOGNAME", "PATH", "LANG", "TMPDIR", "OP_BIOMETRI
                "XDG_CONFIG_HOME", "DBUS_SESSION_BUS_ADDRESS", "DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY"}  # fmt: skip
 
 
-@pytest.fixture(params=TTY_POLICIES)
+every_policy = pytest.mark.parametrize("world", TTY_POLICIES, indirect=True)
+"""For tests of when the app asks. The rest run under the policy that forgives a call without a terminal least."""
+
+
+@pytest.fixture
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpWorld]:
-    """Give a world with two items, a person who approves, and little patience, under each policy in turn."""
+    """Give a world with two items, a person who approves, and little patience."""
     made = OpWorld.create(tmp_path)
-    made.set(latency="none", time_scale=0.001, tty_policy=request.param)
+    made.set(latency="none", time_scale=0.001, tty_policy=getattr(request, "param", "always-prompt"))
     made.add_item("Agents", "m2m", {"username": "client-id", "credential": "s3cret-interactive"})
     made.add_item("Agents", "cron", {"credential": "s3cret-autonomous"})
     made.install(tmp_path / "programs")
@@ -74,6 +78,7 @@ def vault(make: Callable[..., OpVault]) -> OpVault:
     return make()
 
 
+@every_policy
 async def test_one_prompt_serves_every_read_of_the_daemons_life(world: OpWorld, vault: OpVault) -> None:
     """All references take one call, and as the terminal session lasts one prompt, whatever the app makes of no tty."""
     for _ in range(3):
@@ -84,6 +89,7 @@ async def test_one_prompt_serves_every_read_of_the_daemons_life(world: OpWorld, 
     assert calls[0].tty
 
 
+@every_policy
 async def test_new_session_costs_one_prompt_whatever_is_read(world: OpWorld, vault: OpVault) -> None:
     for _ in range(2):
         assert await vault.read(GOOD) == GOOD
@@ -91,6 +97,7 @@ async def test_new_session_costs_one_prompt_whatever_is_read(world: OpWorld, vau
     assert (world.prompts(), len(world.calls())) == (2, 2)
 
 
+@every_policy
 async def test_lock_of_the_app_costs_one_prompt(world: OpWorld, vault: OpVault) -> None:
     await vault.read(GOOD)
     world.lock_app()
@@ -128,6 +135,7 @@ async def test_environment_is_minimal_and_no_secret_stands_in_it_or_in_an_argume
     assert (world.leaks(), call.cwd, call.isatty) == ([], "/", [False, False, False])
 
 
+@every_policy
 async def test_never_more_than_one_call_at_a_time(world: OpWorld, vault: OpVault) -> None:
     found = await asyncio.gather(*[vault.read([ref]) for ref in GOOD], vault.probe())
     assert found == [{ID: GOOD[ID]}, {KEY: GOOD[KEY]}, {OTHER: GOOD[OTHER]}, "2.40.0"]
@@ -137,6 +145,7 @@ async def test_never_more_than_one_call_at_a_time(world: OpWorld, vault: OpVault
 # --- one prompt, and no more after a refusal --------------------------------------------------------------------------
 
 
+@every_policy
 async def test_dismissed_prompt_ends_the_read_without_another_call(world: OpWorld, vault: OpVault) -> None:
     world.person("dismiss")
     with pytest.raises(PromptDismissed):
@@ -144,6 +153,7 @@ async def test_dismissed_prompt_ends_the_read_without_another_call(world: OpWorl
     assert (world.prompts(), len(world.calls())) == (1, 1)
 
 
+@every_policy
 async def test_unanswered_prompt_ends_the_read_without_another_call(world: OpWorld, vault: OpVault) -> None:
     world.person("ignore")
     with pytest.raises(PromptUnanswered) as raised:
@@ -189,6 +199,7 @@ async def test_cache_daemon_on_the_pipes_delays_nothing(world: OpWorld, vault: O
     assert time.monotonic() - started < 20
 
 
+@every_policy
 async def test_cancelled_read_ends_op_and_the_session_stays(world: OpWorld, vault: OpVault) -> None:
     await vault.read(GOOD)
     world.fault("hang", times=None)
@@ -299,6 +310,7 @@ async def test_op_that_is_not_installed_is_told(
 # --- failures of particular references --------------------------------------------------------------------------------
 
 
+@every_policy
 async def test_each_bad_reference_gets_its_own_error(world: OpWorld, vault: OpVault) -> None:
     world.add_item("Agents", "twin", {"credential": "a"})
     world.add_item("Agents", "twin", {"credential": "b"})
@@ -375,6 +387,7 @@ async def test_empty_field_is_an_error_and_never_an_empty_secret(world: OpWorld,
 # --- the helper, the probe, and silence -------------------------------------------------------------------------------
 
 
+@every_policy
 async def test_death_of_the_helper_costs_a_prompt_and_is_logged(
     world: OpWorld, vault: OpVault, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -388,6 +401,7 @@ async def test_death_of_the_helper_costs_a_prompt_and_is_logged(
     assert "1Password will ask again" in caplog.text
 
 
+@every_policy
 async def test_probe_gives_the_version_and_never_prompts(world: OpWorld, vault: OpVault) -> None:
     assert await vault.probe() == "2.40.0"
     assert (world.prompts(), [call.argv for call in world.calls()]) == (0, [["--version"]])

@@ -10,11 +10,12 @@ from tests.standins.desktop_bus import PrivateBus, Service
 from tests.standins.desktop_services import Logind, Session
 from tokenbroker.model import DesktopEvent
 from tokenbroker.system.desktop.dbus import BUS, BUS_PATH, Bus
-from tokenbroker.system.desktop.link import Link, Turn
 from tokenbroker.system.desktop.linux import LinuxDesktopEvents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from tokenbroker.system.desktop.link import Link, Turn
 
 SLEEP, SCREEN, VAULT = DesktopEvent.SLEEP, DesktopEvent.SCREEN_LOCK, DesktopEvent.VAULT_LOCK
 ME, OTHER = 4242, 4343

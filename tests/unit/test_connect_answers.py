@@ -61,10 +61,10 @@ def test_the_hint_of_a_failing_server_is_a_command_that_asks_it() -> None:
 
 @pytest.mark.parametrize(
     ("header", "seconds"),
-    [(None, None), ("5", 5.0), (" 5 ", 5.0), ("", None), ("-1", None), ("1e9", None), ("Tue, 24 Nov 2026", None),
+    [(None, 600), ("5", 5.0), (" 5 ", 5.0), ("", 600), ("-1", 600), ("1e9", 600), ("Tue, 24 Nov 2026", 600),
      ("90000", 86400.0)],
 )  # fmt: skip
-def test_retry_after_is_seconds_or_nothing(header: str | None, seconds: float | None) -> None:
+def test_retry_after_is_seconds_or_a_pause_of_our_own(header: str | None, seconds: float) -> None:
     error = judge(429, header, WHERE)
     assert isinstance(error, VaultUnavailable)
     assert error.retry_after == seconds

@@ -55,7 +55,7 @@ PURE = [
     "tokenbroker.policy", "tokenbroker.config.toml_lines", "tokenbroker.api.messages", "tokenbroker.api.reader",
     "tokenbroker.api.views", "tokenbroker.issuers.addresses", "tokenbroker.config.presets",
     "tokenbroker.issuers.problems", "tokenbroker.issuers.response", "tokenbroker.peers.evidence",
-    "tokenbroker.vaults.connect.answers",
+    "tokenbroker.vaults.connect.answers", "tokenbroker.vaults.json_answer",
     "tokenbroker.vaults.op.errors", "tokenbroker.vaults.op.item", "tokenbroker.vaults.op.reference",
     "tokenbroker.vaults.op.grants", "tokenbroker.vaults.op.scrub",
     "tokenbroker.vaults.op.limits", "tokenbroker.vaults.op.service_errors", "tokenbroker.vaults.op.template",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from tokenbroker.errors import BrokerError, ConfigError
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from tokenbroker.config import VaultConfig
     from tokenbroker.model import Secret
     from tokenbroker.ports import Clock, Vault
+
+
+logger = logging.getLogger(__name__)
 
 
 class VaultFactory:
@@ -79,6 +83,7 @@ class VaultFactory:
         try:
             return self._credentials.source(config.credential)
         except BrokerError as error:
+            logger.warning("Credential of a vault is out of reach backend=%s why=%s", config.backend, error.message)
             return _unreadable(error.anew())
 
 

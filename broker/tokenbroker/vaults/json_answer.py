@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from typing import Any, Final, NoReturn
 
-MAX_ITEM: Final = 2 << 20  # bytes; a value of 1 MiB and what JSON escapes of it
+MAX_ITEM: Final = (6 << 20) + (256 << 10)  # bytes; a value of 1 MiB may be 6 in JSON
+LONG: Final = 128 << 10  # bytes; more is decoded in two steps of up to 15 ms, in a thread if others wait
 MAX_STRINGS: Final = 10_000  # keys and values; an item of 800 fields
 MAX_BESIDE: Final = 96 * 1024  # characters outside of strings
 _DECODER: Final = json.JSONDecoder()

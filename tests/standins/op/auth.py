@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from tests.standins.op import output
 from tests.standins.op.grants import authorize, grant_key, has_grant, reach_app
 from tests.standins.op.output import OpError
@@ -162,7 +160,8 @@ def decode_token(call: Call) -> None:
 
 
 def _is_json(body: str) -> bool:
-    import base64  # noqa: PLC0415  # only service accounts need it
+    import base64  # noqa: PLC0415  # only service accounts need these
+    import json  # noqa: PLC0415
 
     try:
         json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))

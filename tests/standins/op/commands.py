@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 from tests.standins.op import auth, grants, items, output
@@ -207,6 +206,8 @@ def item_get(call: Call) -> bytes:
 def _piped_queries() -> list[tuple[str, str | None]]:
     if not output.is_pipe(0):
         raise OpError(NO_STDIN)
+    import json  # noqa: PLC0415  # slow to import
+
     text, decoder, queries = sys.stdin.read().strip(), json.JSONDecoder(), []
     while text:
         value, end = decoder.raw_decode(text)

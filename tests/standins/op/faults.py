@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 
@@ -25,6 +24,7 @@ PANIC = (
     b"panic: runtime error: index out of range [0] with length 0\n\ngoroutine 1 [running]:\n"
     b"main.main()\n\t/builds/op/main.go:20 +0x1f\nexit status 2\n"
 )
+SIGKILL = 9
 LONGEST_DAEMON = 60  # seconds; the real one stays for 24 hours
 DRIP = b"[WARN] still talking to the server, this may take a moment\n"
 
@@ -49,6 +49,8 @@ def before(call: Call) -> None:
     if kind == "hang":
         call.hang()
     if kind == "ignore-sigterm":
+        import signal  # noqa: PLC0415  # slow to import, and few calls need it
+
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         call.store.append({"event": "deaf", "call": call.id})
@@ -58,7 +60,7 @@ def before(call: Call) -> None:
             output.warn(bytes([byte]))
             time.sleep(float(call.fault.get("seconds", 1.0)) / len(DRIP))
     if kind == "signal":
-        os.kill(os.getpid(), int(call.fault.get("number", signal.SIGKILL)))
+        os.kill(os.getpid(), int(call.fault.get("number", SIGKILL)))
     if kind == "error":
         raise OpError(call.fault["text"], rc=call.fault.get("rc"), init=call.fault.get("init", False))
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # `signal` would bring `enum`, a sixth of a start
 import os
-import signal
 
 from tests.standins.op import args, auth, commands, faults, output, secrets_out
 from tests.standins.op.call import Call
@@ -41,7 +41,7 @@ HELP = b"1Password CLI brings 1Password to your terminal.\n\nUsage:  op [command
 def main(state_path: str, argv: Sequence[str]) -> int:
     """Be `op` in the world at `state_path`; return the exit status."""
     os.umask(0o077)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
     if list(argv) == ["daemon"]:
         return faults.daemon(state_path)
     call = Call(Store(state_path), argv, given_environment())

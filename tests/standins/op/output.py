@@ -5,7 +5,6 @@ Contract §1.4 (CSV, JSON), §1.5 (pipes), §1.7 (errors and exit codes).
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 import time
@@ -89,6 +88,8 @@ def exact_on_pipes(data: bytes) -> bytes:
 
 def as_json(value: Any) -> bytes:
     """Return indented JSON and a newline."""
+    import json  # noqa: PLC0415  # slow to import, as it brings `re`
+
     text = json.dumps(value, indent=2, ensure_ascii=False)
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace").encode() + b"\n"
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
-
 from tests.standins.op.items import charge, find_item, find_vault, one_time_password, visible_vaults
 from tests.standins.op.output import INIT, OpError, raw
 from tests.standins.op.state import now
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from tests.standins.op.call import Call
@@ -20,8 +18,8 @@ SHAPE = (
     'secret reference has invalid format - must be "op://<vault>/<item>/[section/]field[?attribute=<attribute-value>]"'
 )
 ATTRIBUTES = {"type", "value", "id", "purpose", "otp", "content", "size", "name"}
-ENCLOSED = re.compile(r"\{\{(.*?)\}\}|(op://[A-Za-z0-9_.?=/-]*)", re.DOTALL | re.IGNORECASE)
-STRIPPED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")  # every control character but tab and newline
+BARE = ALLOWED - {" "} | set("?=/")  # what a reference outside braces may hold
+STRIPPED = dict.fromkeys([*range(0x09), *range(0x0B, 0x20), 0x7F])  # every control character but tab and newline
 
 
 class Reference:
@@ -132,24 +130,45 @@ def template_references(template: str) -> list[Reference]:
 
 def fill(template: str, values: dict[str, str]) -> str:
     """Return the template with its references replaced, control characters gone, and a newline at its end."""
-    return STRIPPED.sub("", _walk(template, lambda ref: values[ref.text])) + "\n"
+    return _walk(template, lambda ref: values[ref.text]).translate(STRIPPED) + "\n"
 
 
 def _walk(template: str, replace: Callable[[Reference], str]) -> str:
-    def one(match: re.Match[str]) -> str:
-        inner = match[2] if match[2] is not None else match[1].strip()
-        if inner.startswith('"') and inner.endswith('"') and inner != '"':
-            return inner[1:-1]
-        if not inner.lower().startswith("op://"):
-            raise OpError(
-                "parsing error: only secret references or quoted strings can be enclosed in unescaped {{ }}s", bare=True
-            )
-        path = inner.partition("?")[0]
-        bad = next((i for i, char in enumerate(path) if i > 4 and char not in ALLOWED and char != "/"), None)
-        if bad is not None:
-            at = match.start() + match[0].index(inner) + bad
-            line, column = template.count("\n", 0, at) + 1, at - template.rfind("\n", 0, at)
-            raise OpError(f"parsing error at {line}:{column}: invalid character: {inner[bad]}", bare=True)
-        return replace(parse_reference(inner))
+    done, at = [], 0
+    for start, end, inner in _enclosed(template):
+        done += [template[at:start], _one(template, start, inner, replace)]
+        at = end
+    return "".join([*done, template[at:]])
 
-    return ENCLOSED.sub(one, template)
+
+def _enclosed(template: str) -> Iterator[tuple[int, int, str]]:
+    """Find `{{ … }}` and bare references: start, end, and what stands inside. `re` would be half of a start."""
+    at = 0
+    while at < len(template):
+        if template.startswith("{{", at) and (close := template.find("}}", at + 2)) >= 0:
+            yield at, close + 2, template[at + 2 : close].strip()
+            at = close + 2
+        elif template[at : at + 5].lower() == "op://":
+            end = at + 5
+            while end < len(template) and template[end] in BARE:
+                end += 1
+            yield at, end, template[at:end]
+            at = end
+        else:
+            at += 1
+
+
+def _one(template: str, start: int, inner: str, replace: Callable[[Reference], str]) -> str:
+    if inner.startswith('"') and inner.endswith('"') and inner != '"':
+        return inner[1:-1]
+    if not inner.lower().startswith("op://"):
+        raise OpError(
+            "parsing error: only secret references or quoted strings can be enclosed in unescaped {{ }}s", bare=True
+        )
+    path = inner.partition("?")[0]
+    bad = next((i for i, char in enumerate(path) if i > 4 and char not in ALLOWED and char != "/"), None)
+    if bad is not None:
+        at = template.index(inner, start) + bad
+        line, column = template.count("\n", 0, at) + 1, at - template.rfind("\n", 0, at)
+        raise OpError(f"parsing error at {line}:{column}: invalid character: {inner[bad]}", bare=True)
+    return replace(parse_reference(inner))

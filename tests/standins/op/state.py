@@ -6,19 +6,17 @@ Rule 2: a call is alive while it holds the lock on its own marker, which the ker
 """
 
 # pathlib is slow to import; see the package's rule 2.
-# ruff: noqa: PTH103, PTH105, PTH108, PTH110, PTH123, PTH208
+# ruff: noqa: S302, PTH103, PTH105, PTH108, PTH123, PTH208
 
 from __future__ import annotations
 
 import fcntl
-import json
+import marshal
 import os
 import time
-from contextlib import contextmanager
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import Any
 
 POLL = 0.005  # seconds between looks at the state while waiting for a person
@@ -79,7 +77,6 @@ class Store:
         """Name the files; nothing is opened."""
         self.path = path
         self.log_path = f"{path}.log"
-        self._lock_path = f"{path}.lock"
         self._calls = f"{path}.calls"
 
     def create(self, state: dict[str, Any]) -> None:
@@ -92,28 +89,25 @@ class Store:
         with self._locked():
             return self._load()
 
-    @contextmanager
-    def change(self) -> Iterator[dict[str, Any]]:
-        """Give the state to be changed in place; it is saved at the end, unless an error ends the block."""
-        with self._locked():
-            state = self._load()
-            before = json.dumps(state)
-            yield state
-            if json.dumps(state) != before:
-                self._save(state)
+    def change(self) -> _Change:
+        """Give, in a `with` block, the state to be changed in place; saved at the end, unless by an error."""
+        return _Change(self)
 
     def append(self, record: dict[str, Any]) -> None:
-        """Add one line to the log, whole even beside other writers."""
+        """Add one record to the log, whole even beside other writers."""
         fd = os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         with os.fdopen(fd, "wb") as log:
-            log.write(json.dumps(record).encode() + b"\n")
+            log.write(marshal.dumps(record))
 
     def log(self) -> list[dict[str, Any]]:
-        """Return the log's lines, oldest first."""
-        if not os.path.exists(self.log_path):
-            return []
-        with open(self.log_path, "rb") as log:
-            return [json.loads(line) for line in log]
+        """Return the log's records, oldest first."""
+        records: list[dict[str, Any]] = []
+        try:
+            with open(self.log_path, "rb") as log:
+                while True:
+                    records.append(marshal.load(log))
+        except (FileNotFoundError, EOFError):
+            return records
 
     def begin(self, call: str) -> int:
         """Mark `call` alive until this process ends, and return how many others are alive at this moment."""
@@ -146,24 +140,53 @@ class Store:
             os.close(fd)
         return False
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        fd = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(fd)
+    def _locked(self) -> _Lock:
+        return _Lock(f"{self.path}.lock")
 
     def _load(self) -> dict[str, Any]:
         with open(self.path, "rb") as file:
-            state: dict[str, Any] = json.loads(file.read())
+            state: dict[str, Any] = marshal.load(file)
         return state
 
     def _save(self, state: dict[str, Any]) -> None:
-        with open(f"{self.path}.new", "w", encoding="utf-8") as file:
-            json.dump(state, file)
+        with open(f"{self.path}.new", "wb") as file:
+            marshal.dump(state, file)
         os.replace(f"{self.path}.new", self.path)
+
+
+class _Lock:
+    """Holds the world's lock for the length of a `with` block."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+
+class _Change:
+    """A `with` block that changes the state; see `Store.change`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = store._locked()
+
+    def __enter__(self) -> dict[str, Any]:
+        self._lock.__enter__()
+        self._state = self._store._load()
+        self._before = marshal.dumps(self._state)
+        return self._state
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None and marshal.dumps(self._state) != self._before:
+                self._store._save(self._state)
+        finally:
+            self._lock.__exit__()
 
 
 def now(state: dict[str, Any]) -> float:

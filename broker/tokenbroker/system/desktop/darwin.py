@@ -6,7 +6,6 @@ Nothing here was run on a Mac yet: it is written to Apple's documentation, and t
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -60,7 +59,11 @@ class DarwinDesktopEvents:
             first: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
             self._task = asyncio.create_task(self._keep(followed, on_event, first), name="desktop events")
             self._task.add_done_callback(lambda _task: _tell(first, "closed"))  # who waits is not forgotten
-            why = await first
+            try:
+                why = await first
+            except asyncio.CancelledError:
+                await self.close()
+                raise
             if why is not None:
                 reasons.update((event, why) for event in followed)
         return reasons
@@ -70,8 +73,7 @@ class DarwinDesktopEvents:
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await asyncio.wait([task])  # unlike awaiting it, this hides no cancellation of who calls
 
     async def _keep(
         self,

@@ -11,12 +11,14 @@ Rules of this file:
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from typing import TYPE_CHECKING, Protocol
 
 from tokenbroker.errors import SecretNotFound, VaultError
 from tokenbroker.model import Secret
+from tokenbroker.vaults.json_answer import LONG
 from tokenbroker.vaults.op.errors import APP, garbled, general_error, judge, lacks_command
 from tokenbroker.vaults.op.item import parse_item, pick
 from tokenbroker.vaults.op.reference import OpReference, parse_reference
@@ -127,7 +129,8 @@ class OpReader:
             # One item was asked for, so whatever is wrong with it is wrong for all of its references.
             return {one.ref: failed.get(one.ref) or _unreadable(one.ref) for one in group}
         try:
-            item = parse_item(done.stdout)
+            long = len(done.stdout) > LONG
+            item = await asyncio.to_thread(parse_item, done.stdout) if long else parse_item(done.stdout)
         except GarbledOutput:
             raise garbled() from None
         return {one.ref: pick(item, one) or await self._alone(one, fresh=fresh) for one in group}
