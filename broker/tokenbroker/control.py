@@ -94,7 +94,9 @@ class Control:
         if asks_for(config, event) == "keep":
             return None
         keep = config.tokens_on_lock == "keep"
-        return self._lock(REASONS[event], [self._broker.unlocks.person], self._of_person, keep_tokens=keep)
+        return self._lock(
+            REASONS[event], [self._broker.unlocks.person], self._of_person, keep_tokens=keep, by_event=True
+        )
 
     def revoke_session(self, session_id: str) -> int | None:
         """Serve the session no more. Returns how many live tokens it held; `None` if there is no such session."""
@@ -136,6 +138,7 @@ class Control:
         which: Callable[[TokenKey], bool],
         *,
         keep_tokens: bool = False,
+        by_event: bool = False,
     ) -> Lock:
         told = Locked(f"the vault was locked meanwhile ({reason})", hint="unlock it with `broker unlock`")
         broker, unlocks = self._broker, list(unlocks)
@@ -147,6 +150,8 @@ class Control:
             tokens = broker.drop(which, told)
         secrets = sum(unlock.lock() for unlock in unlocks)
         self.on_lock()
+        if by_event and self.last_lock is not None and not (tokens or secrets or pending):
+            return self.last_lock  # several services tell of one lock; the first forgot everything
         lock = self.last_lock = Lock(reason, self._clock.now(), tokens, secrets, pending)
         self._audit.record("locked", {"reason": reason, "tokens": tokens, "secrets": secrets, "pending": pending})
         return lock

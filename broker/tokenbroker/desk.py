@@ -9,7 +9,7 @@ from tokenbroker.control import asks_for
 from tokenbroker.model import DesktopEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from tokenbroker.config import Config
     from tokenbroker.control import Control
@@ -28,7 +28,6 @@ class Desk:
         self._connect = connect
         self._following: DesktopEvents | None = None
         self._wanted: frozenset[DesktopEvent] = frozenset()
-        self._missing: Mapping[DesktopEvent, str] = {}
 
     async def follow(self, config: Config) -> None:
         """Follow what `config` says may lock the vault."""
@@ -42,14 +41,13 @@ class Desk:
         if not wanted:
             return
         self._following = await asyncio.to_thread(self._connect)  # which imports what this system needs
-        self._missing = await self._following.watch(wanted, self._happened)
-        for event, why in self._missing.items():
+        for event, why in (await self._following.watch(wanted, self._happened)).items():
             self._audit.record("not followed", {"event": str(event), "why": why})
 
     async def close(self) -> None:
         """Follow nothing more."""
         following, self._following = self._following, None
-        self._wanted, self._missing = frozenset(), {}
+        self._wanted = frozenset()
         if following is not None:
             await following.close()
 
@@ -59,7 +57,7 @@ class Desk:
 
     def _one(self, config: Config, event: DesktopEvent) -> dict[str, Any]:
         does = asks_for(config.unlock, event)
-        why = self._missing.get(event)
+        why = self._following.missing.get(event) if self._following is not None else None
         if does == "lock" and event not in self._wanted:
             why = SILENT
         return {"does": does, "followed": event in self._wanted and why is None, "why": why}

@@ -146,6 +146,11 @@ class DesktopEvents(Protocol):
         """
         ...
 
+    @property
+    def missing(self) -> Mapping[DesktopEvent, str]:
+        """Return which of the events asked for cannot be noticed now, each with the reason."""
+        ...
+
     async def close(self) -> None:
         """Follow nothing more. May be called twice."""
         ...

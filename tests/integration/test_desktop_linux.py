@@ -134,9 +134,11 @@ async def test_a_bus_that_is_started_anew_is_followed(desk: Desk) -> None:
     """Until then no sleep is held up; a lock that happened meanwhile is noticed."""
     desk.logind("c1")
     await desk.watch(SLEEP, SCREEN)
+    assert desk.missing() == set()
     desk.system.stop()
     await desk.pause.begun.wait()
     assert desk.pause.asked == [1.0]
+    assert desk.missing() == {SLEEP, SCREEN}, "and `broker status` says so"
     desk.system.start()
     logind = desk.add(Logind(desk.system.address, {"c1": Session(ME, locked=True)}))
     desk.pause.over.set()
@@ -144,6 +146,7 @@ async def test_a_bus_that_is_started_anew_is_followed(desk: Desk) -> None:
     logind.prepare_for_sleep(begins=True)
     assert await desk.event() is SLEEP
     assert await released(logind)
+    assert desk.missing() == set()
 
 
 async def test_the_inhibitor_is_held_only_while_the_bus_can_be_heard(desk: Desk) -> None:

@@ -358,16 +358,16 @@ async def test_of_much_noise_the_beginning_and_the_end_are_kept(runner: OpRunner
 
 async def test_grandchild_that_goes_on_complaining_delays_nothing(runner: OpRunner, tmp_path: Path) -> None:
     pid = tmp_path / "pid"
-    done = await sh(runner, f"(echo $BASHPID >{pid}; exec yes >&2) & echo $! >{pid}; echo value", seconds=5)
+    done = await sh(runner, f"yes >&2 & echo $! >{pid}; echo value", seconds=5)
     assert (done.code, done.stdout) == (0, b"value\n")
-    os.kill(await read_pid(pid), signal.SIGKILL)
+    await until_gone(await read_pid(pid))  # it has met a closed pipe
 
 
-@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="memory is looked at through /proc")
 async def test_helper_holds_on_to_no_answer(runner: OpRunner) -> None:
     """While it waits for the next request, nothing in it refers to a child that is gone, or to what that printed."""
     probe = (
-        "import gc, sys; sys.argv = ['x', 'plain']; from tokenbroker.vaults.op import terminal as t; w = t.Helper._step\n"
+        "import gc, sys; sys.argv = ['x', 'plain']\n"
+        "from tokenbroker.vaults.op import terminal as t; w = t.Helper._step\n"
         "def step(self):\n"
         "    kept = [x for x in gc.get_objects() if type(x) is t.Child]\n"
         "    print(len(kept), file=sys.stderr, flush=True)\n"

@@ -114,3 +114,15 @@ async def test_a_new_configuration_is_followed_instead() -> None:
 async def test_the_same_configuration_changes_nothing() -> None:
     room = Room()
     assert await room.configure(on_sleep="lock") is await room.configure(on_sleep="lock")
+
+
+async def test_what_goes_unnoticed_later_is_said_later() -> None:
+    """A bus can be lost, and come back."""
+    room = Room()
+    desktop = await room.configure(on_sleep="lock")
+    assert desktop is not None
+    assert room.said()["sleep"] == ("lock", True, None)
+    desktop.missing = {SLEEP: "the bus was lost"}
+    assert room.said()["sleep"] == ("lock", False, "the bus was lost")
+    desktop.missing = {}
+    assert room.said()["sleep"] == ("lock", True, None)

@@ -68,6 +68,10 @@ class Desk:
         self._watched.append(watched)
         return await watched.watch(events, self._take)
 
+    def missing(self) -> set[DesktopEvent]:
+        """Return what the adapter says that it cannot notice now."""
+        return set(self._watched[-1].missing)
+
     def _take(self, event: DesktopEvent) -> None:
         self.on_event()
         self.events.append(event)

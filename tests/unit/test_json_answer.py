@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokenbroker.errors import SecretAmbiguous, SecretNotFound
@@ -79,6 +79,7 @@ PARSERS: list[tuple[Callable[[bytes], object], type[Exception]]] = [
 
 
 @pytest.mark.parametrize(("parse", "documented"), PARSERS, ids=["any", "item", "limits", "Connect's", "health", "list"])
+@settings(max_examples=60)
 @given(BYTES)
 def test_whatever_is_answered_no_other_error_escapes(
     parse: Callable[[bytes], object], documented: type[Exception], body: bytes

@@ -46,6 +46,9 @@ class DarwinDesktopEvents:
         self._no_vault = KEYCHAIN if keychain else ONE_PASSWORD
         self._libraries = libraries
         self._sleep = sleep
+        self._events: frozenset[DesktopEvent] = frozenset()
+        self._problem: str | None = None
+        """Why nothing can be noticed now; `None`: nothing is in the way."""
         self._task: asyncio.Task[None] | None = None
 
     async def watch(
@@ -53,7 +56,6 @@ class DarwinDesktopEvents:
     ) -> Mapping[DesktopEvent, str]:
         """Follow `events`; ends what an earlier call began. See the port."""
         await self.close()
-        reasons: dict[DesktopEvent, str] = {event: self._no_vault for event in events if event not in FOLLOWED}
         followed = [event for event in FOLLOWED if event in events]
         if followed:
             first: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
@@ -65,8 +67,16 @@ class DarwinDesktopEvents:
                 await self.close()
                 raise
             if why is not None:
-                reasons.update((event, why) for event in followed)
-        return reasons
+                self._problem = why
+        self._events = frozenset(events)
+        return self.missing
+
+    @property
+    def missing(self) -> Mapping[DesktopEvent, str]:
+        """Return what cannot be noticed now, and why."""
+        never: dict[DesktopEvent, str] = {event: self._no_vault for event in self._events if event not in FOLLOWED}
+        now = {event: self._problem for event in FOLLOWED if event in self._events and self._problem is not None}
+        return never | now
 
     async def close(self) -> None:
         """Follow nothing more; the helper ends. May be called twice."""
@@ -87,13 +97,16 @@ class DarwinDesktopEvents:
             try:
                 process = await self._start(events)
             except (OSError, HelperFailed) as error:
-                _tell(first, str(error))
+                self._problem = str(error)
+                _tell(first, self._problem)
             else:
                 pause = FIRST_PAUSE
+                self._problem = None
                 _tell(first, None)
                 try:
                     await _follow(process, on_event)
                 finally:
+                    self._problem = "the helper for the system's notifications ended, and is started again"
                     await _end(process)
             await self._sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)

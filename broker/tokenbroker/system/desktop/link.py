@@ -123,6 +123,8 @@ class Link:
         self._turns: dict[str, Turn] = {}
         self._task: asyncio.Task[None] | None = None
         self._introduced = False
+        self.problem: str | None = None
+        """Why nothing can be heard now; `None`: nothing is in the way."""
         self.startable: frozenset[str] = frozenset()
         """Names that the bus can start a service for, as it was at the last connection."""
 
@@ -143,7 +145,9 @@ class Link:
         self._task = asyncio.create_task(self._keep(first), name=f"bus {self._address}")
         self._task.add_done_callback(lambda _task: _tell(first, "closed"))  # who waits is not forgotten
         await asyncio.wait([first], timeout=START)
-        _tell(first, None if self._introduced else f"the bus at {self._address} does not answer")
+        if not (first.done() or self._introduced):
+            self.problem = f"the bus at {self._address} does not answer"
+        _tell(first, self.problem)
         return first.result()
 
     async def close(self) -> None:
@@ -165,13 +169,15 @@ class Link:
                     await self._settled()
                     _tell(first, None)
                     await lost.wait()
+                    self.problem = f"the bus at {self._address} was lost, and is tried again"
                 finally:
                     await self._leave(bus)
             except BusError as error:
-                _tell(first, str(error))
+                self.problem = str(error)
             except Exception as error:  # noqa: BLE001  # as in Turn
-                _tell(first, "a fault of the broker")
+                self.problem = "a fault of the broker"
                 _report(error)
+            _tell(first, self.problem)
             await self._sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
@@ -190,7 +196,7 @@ class Link:
                 turn.is_owned(owner, before="")
         (startable,) = await bus.call(BUS, BUS_PATH, BUS, "ListActivatableNames", gives="as")
         self.startable = frozenset(startable)
-        self._introduced = True
+        self._introduced, self.problem = True, None
 
     async def _settled(self) -> None:
         """Return when nothing is left to do."""

@@ -50,6 +50,7 @@ class LinuxDesktopEvents:
         self._secret_service = secret_service
         self._sleep = sleep
         self._links: list[Link] = []
+        self._reasons: Callable[[], Reasons] = dict
 
     async def watch(
         self, events: Collection[DesktopEvent], on_event: Callable[[DesktopEvent], None]
@@ -70,19 +71,29 @@ class LinuxDesktopEvents:
         )  # fmt: skip
         self._links = links = [system, desktop, secrets]
         try:
-            no_system, _, no_session = await asyncio.gather(*(link.start() for link in links))
+            await asyncio.gather(*(link.start() for link in links))
         except BaseException:
             await _close(links)
             raise
         screen.begin()
-        reasons: Reasons = {}
-        if why := no_system or logind.refusal:
-            reasons[DesktopEvent.SLEEP] = why
-        if LOGIND not in system.present and not desktop.present:
-            reasons[DesktopEvent.SCREEN_LOCK] = NO_SCREEN
-        if why := self._no_vault(secrets, no_session if session_address else NO_SESSION_BUS):
-            reasons[DesktopEvent.VAULT_LOCK] = why
-        return {event: why for event, why in reasons.items() if event in events}
+
+        def reasons() -> Reasons:
+            found: Reasons = {}
+            if why := system.problem or logind.refusal:
+                found[DesktopEvent.SLEEP] = why
+            if LOGIND not in system.present and not desktop.present:
+                found[DesktopEvent.SCREEN_LOCK] = NO_SCREEN
+            if why := self._no_vault(secrets, secrets.problem if session_address else NO_SESSION_BUS):
+                found[DesktopEvent.VAULT_LOCK] = why
+            return {event: why for event, why in found.items() if event in events}
+
+        self._reasons = reasons
+        return reasons()
+
+    @property
+    def missing(self) -> Mapping[DesktopEvent, str]:
+        """Return what cannot be noticed now, and why."""
+        return self._reasons()
 
     def _link(self, address: str | None, listener: Listener, *, wanted: bool) -> Link:
         return Link(address or "", [listener] if wanted and address else [], sleep=self._sleep)
@@ -97,6 +108,7 @@ class LinuxDesktopEvents:
     async def close(self) -> None:
         """Follow nothing more. May be called twice."""
         links, self._links = self._links, []
+        self._reasons = dict
         await _close(links)
 
 

@@ -39,6 +39,9 @@ _SCREEN_RULES: Final = (
 )
 
 
+ABSENT = "logind is not on the system bus"
+
+
 class Logind:
     """The `Listener` to logind."""
 
@@ -64,7 +67,7 @@ class Logind:
         self._going_to_sleep = False
         self._told: dict[str, dict[Callable[[], None], None]] = {}
         """What was told of sessions by path, in order, until it is known whose they are."""
-        self.refusal: str | None = "logind is not on the system bus"
+        self.refusal: str | None = ABSENT
         """Why sleep is not delayed; `None` when it is."""
         self.rules: tuple[Mapping[str, str], ...] = (
             *(_SLEEP_RULES if self._sleep else ()), *(_SCREEN_RULES if self._screens else ())
@@ -83,6 +86,7 @@ class Logind:
     def left(self, service: str) -> None:
         """Give the inhibitor back (rule 2); what is known of the screen is old."""
         del service
+        self.refusal = ABSENT
         self._release()
         self._screen.is_open()
 
