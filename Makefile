@@ -7,6 +7,8 @@
 PYTHON := .venv/bin/python -I
 CODE := broker client tests bench
 PYTEST_ARGS ?=
+# pytest compiles its tests for each worker, and keeps that for the next run unless told not to.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -18,7 +20,7 @@ demo: ## the whole chain on embedded parts: no account, no network
 test: ## every test that this machine can run; PYTEST_ARGS="-k name" chooses
 	@scripts/setup test
 	@scripts/setup-node
-	@.venv/bin/pytest -q -n auto --maxprocesses 4 $(PYTEST_ARGS)
+	@.venv/bin/pytest -q -n 3 --dist worksteal $(PYTEST_ARGS)
 
 lint: ## ruff: rules and format
 	@scripts/setup test,lint

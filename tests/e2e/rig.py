@@ -89,6 +89,7 @@ class Rig:
         self.config.parent.mkdir(parents=True)
         self.op = OpWorld.create(self._folder("op"))
         self.op.set(latency="none", time_scale=0.01)
+        self.op.person("approve", delay=1.0)
         self.op.install(self.bin)
 
     def _folder(self, name: str) -> Path:

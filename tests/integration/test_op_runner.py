@@ -386,5 +386,5 @@ async def test_helper_holds_on_to_no_answer(runner: OpRunner) -> None:
         for _ in ("began", "ended"):
             (length,) = op_terminal.HEADER.unpack(await helper.stdout.readexactly(op_terminal.HEADER.size))
             await helper.stdout.readexactly(length)
-    _, counts = await helper.communicate()
+    _, counts = await helper.communicate(b"")
     assert counts.split()[-1] == b"0"

@@ -16,6 +16,7 @@ from tests.standins.op_world import OpWorld
 from tokenbroker.config import VaultConfig
 from tokenbroker.errors import Locked, SecretNotFound, VaultUnavailable
 from tokenbroker.model import RateLimit, Secret, SecretRef
+from tokenbroker.vaults.op import service_account
 from tokenbroker.vaults.op.runner import OpRunner
 from tokenbroker.vaults.op.service_account import ServiceAccountVault
 
@@ -386,3 +387,49 @@ async def test_token_and_secrets_reach_no_log_and_no_error(
     text = caplog.text + "".join(shown)
     assert "s3cret" not in text
     assert token not in text
+
+
+async def test_locking_ends_the_look_up_and_the_helper_that_holds_values(
+    world: OpWorld, vault: ServiceAccountVault
+) -> None:
+    """No authorization is lost by it, and the next read starts anew."""
+    await vault.read(GOOD)
+    await quiet(vault)
+    helper = vault._runner._helper._process
+    assert helper is not None
+    world.fault("hang", command="service-account ratelimit", times=1)
+    await vault.read(GOOD)
+    await asyncio.to_thread(world.wait_until, lambda w: argvs(w)[-1] == ASK)
+    await vault.lock()
+    assert helper.returncode is not None
+    assert vault._asking is None
+    assert await vault.read([KEY]) == {KEY: GOOD[KEY]}
+
+
+async def test_unforeseen_trouble_of_the_look_up_is_kept_by_nobody(
+    vault: ServiceAccountVault, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An exception in a task keeps its frames, and the token that is in them."""
+    await vault.read([KEY])
+    await quiet(vault)
+
+    def broken(*_: object) -> None:
+        raise OverflowError("s3cret")
+
+    monkeypatch.setattr(service_account, "parse_limits", broken)
+    await vault.read([KEY])
+    await quiet(vault)
+    assert vault._asking is not None
+    assert vault._asking.exception() is None
+    assert "OverflowError" in caplog.text
+    assert "s3cret" not in caplog.text
+
+
+async def test_helper_that_ended_is_trouble_that_passes(world: OpWorld, vault: ServiceAccountVault) -> None:
+    world.fault("hang", command="service-account ratelimit", times=1)
+    reading = asyncio.create_task(vault.read([KEY]))
+    await asyncio.to_thread(world.wait_until, lambda w: len(w.calls()) == 1)
+    await vault._runner.close()
+    with pytest.raises(VaultUnavailable, match="helper process") as raised:
+        await reading
+    assert raised.value.retryable

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import pty
 import struct
+import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.unit.test_keyring_vault import PLAIN, chain, named
 from tokenbroker.errors import ConfigError, Locked, VaultError, VaultUnavailable
-from tokenbroker.model import Secret
+from tokenbroker.model import Secret, SecretRef
 from tokenbroker.vaults.credential.keyring import look_up_in
 from tokenbroker.vaults.credential.sources import MAX_BYTES, CredentialSources, checked
 from tokenbroker.vaults.credential.systemd import lets_only_read
+from tokenbroker.vaults.keyring import KeyringVault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -317,9 +320,29 @@ async def test_entry_of_the_keyring_is_read_with_its_names_decoded() -> None:
     assert asked == [("token/broker", "service account")]
 
 
+async def test_token_that_can_be_read_anew_is_not_kept() -> None:
+    """Also when nobody waits for it any more."""
+    release = threading.Event()
+
+    def keyring(_service: str, username: str) -> str | None:
+        if username == "slow":
+            release.wait(10)
+        return TOKEN
+
+    kept = sources(keyring=keyring, patience=0.05)
+    assert await kept.source("keyring://a/b")() == Secret(TOKEN)
+    with pytest.raises(VaultUnavailable, match="no token came within"):
+        await kept.source("keyring://a/slow")()
+    (late,) = kept._running.values()
+    release.set()
+    await asyncio.wait_for(asyncio.wrap_future(late), 10)
+    assert kept._running == {}
+
+
 async def test_missing_entry_names_the_command_that_makes_it() -> None:
     with pytest.raises(VaultUnavailable, match="no such entry") as raised:
         await sources(keyring=lambda *_: None).source("keyring://tokenbroker/op")()
+    assert not raised.value.retryable
     assert raised.value.hint == 'run `keyring set "tokenbroker" "op"`'
 
 
@@ -333,8 +356,9 @@ async def test_keyring_that_hangs_is_given_up_and_not_asked_twice_at_once() -> N
 
     source = sources(keyring=keyring, patience=0.1).source("keyring://a/b")
     for _ in range(2):
-        with pytest.raises(VaultUnavailable, match="no token came within"):
+        with pytest.raises(VaultUnavailable, match="no token came within") as raised:
             await source()
+        assert raised.value.retryable
     assert len(calls) == 1
     release.set()
 
@@ -388,3 +412,40 @@ def test_keychain_that_would_ask_is_locked(error: str, expected: type[Exception]
     backend = named("keyring.backends.macOS", "Keyring", get_password=staticmethod(get_password))
     with pytest.raises(expected or errors.InitError):
         look_up_in(backend, "svc", "me")
+
+
+class Keychain:
+    """macOS's switch for the Keychain's dialogs, which is one for the whole process."""
+
+    def __init__(self) -> None:
+        self.may_ask = 1
+
+    def SecKeychainGetUserInteractionAllowed(self, found: Any) -> None:  # noqa: N802  # Apple's name
+        found._obj.value = self.may_ask
+
+    def SecKeychainSetUserInteractionAllowed(self, value: Any) -> None:  # noqa: N802  # Apple's name
+        self.may_ask = value.value
+
+
+async def test_dialogs_of_the_keychain_are_off_for_tokens_and_on_for_the_person(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However many look-ups there are at once; and afterwards it is as before."""
+    keychain, seen = Keychain(), []
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: keychain)
+
+    def get_password(service: str, _username: str) -> str:
+        before = keychain.may_ask
+        time.sleep(0.01)  # so that those who may overlap do
+        seen.append((service, before, keychain.may_ask))
+        return TOKEN
+
+    backend = named("keyring.backends.macOS", "Keyring", get_password=staticmethod(get_password))
+    persons = SecretRef("keyring://person/x")
+    await asyncio.gather(
+        *(asyncio.to_thread(look_up_in, backend, "token", "x") for _ in range(4)),
+        *(KeyringVault(backend=backend).read([persons]) for _ in range(4)),
+    )
+    assert sorted(seen) == [("person", 1, 1)] * 4 + [("token", 0, 0)] * 4
+    assert keychain.may_ask == 1

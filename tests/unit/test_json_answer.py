@@ -78,16 +78,15 @@ PARSERS: list[tuple[Callable[[bytes], object], type[Exception]]] = [
 ]
 
 
-@pytest.mark.parametrize(("parse", "documented"), PARSERS, ids=["any", "item", "limits", "Connect's", "health", "list"])
 @settings(max_examples=60)
 @given(BYTES)
-def test_whatever_is_answered_no_other_error_escapes(
-    parse: Callable[[bytes], object], documented: type[Exception], body: bytes
-) -> None:
-    try:
-        parse(body)
-    except documented as error:
-        assert error.__cause__ is None  # noqa: PT017  # that it may raise, or not, is the claim
+def test_whatever_is_answered_no_other_error_escapes(body: bytes) -> None:
+    """Each answer goes to every parser: drawing one takes far longer than reading it."""
+    for parse, documented in PARSERS:
+        try:
+            parse(body)
+        except documented as error:
+            assert error.__cause__ is None  # noqa: PT017  # that it may raise, or not, is the claim
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import contextlib
+import time
+
 import pytest
 
 from tokenbroker.errors import (
@@ -12,8 +15,9 @@ from tokenbroker.errors import (
     VaultUnavailable,
 )
 from tokenbroker.model import SecretRef
-from tokenbroker.vaults.op.errors import Completed, garbled, judge
+from tokenbroker.vaults.op.errors import APP, Completed, garbled, general_error, judge
 from tokenbroker.vaults.op.reference import OpReference, parse_reference
+from tokenbroker.vaults.op.service_errors import service_account_words
 
 STAMP = "[ERROR] 2026/02/03 04:05:06 "
 SECRET_READ = "could not read secret 'op://V/I/F': "
@@ -248,3 +252,32 @@ def test_nothing_of_what_op_printed_is_in_an_error_or_a_repr() -> None:
         judge(done, refs("op://V/I/F"))
     shown = f"{raised.value!r} {raised.value.hint} {done!r} {garbled()!r}"
     assert "s3cret" not in shown
+
+
+def test_only_both_ends_of_a_long_complaint_are_judged() -> None:
+    """Patterns take their time, and everyone waits; what matters stands first or last."""
+    for text in (STAMP + "app is locked\n" + "x" * 60_000, "x" * 60_000 + "\n" + STAMP + "app is locked"):
+        assert isinstance(general_error(Completed(1, stderr=text.encode())), Locked)
+    hidden = "x" * 30_000 + " app is locked " + "x" * 30_000
+    assert not isinstance(general_error(Completed(1, stderr=hidden.encode())), Locked)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["'op://a ", '"a" isn\'t ', "could not find item a in vault b ", "service account token ", "has been deleted ",
+     "get \u2026", "item 'a/b' does not have a field '", "(500) ", "no such thing here, sorry. "],
+)  # fmt: skip
+def test_no_complaint_takes_long_to_judge(text: str) -> None:
+    """The loop stands still meanwhile; measured: 1 to 15 ms."""
+    done = Completed(1, stderr=(text * (16 << 20))[: 16 << 20].encode())
+    for words in (APP, service_account_words("systemd://op")):
+        began = time.thread_time()
+        with contextlib.suppress(VaultError):
+            judge(done, refs(*(f"op://V/item{n}/f" for n in range(40))), words)
+        assert time.thread_time() - began < 0.1
+
+
+@pytest.mark.parametrize("number", ["9" * 400, "9" * 5000, "999999"])
+def test_absurd_time_to_wait_is_no_advice(number: str) -> None:
+    error = general_error(failure(f"(429) Too Many Requests: Please retry in {number} hours"))
+    assert error.retry_after is None or error.retry_after <= 2 * 24 * 3600

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,18 @@ TOLD = [
     {"type": "token", "action": "read", "limit": 10000, "used": 3, "remaining": 9997, "reset": 3540},
     {"type": "account", "action": "read_write", "limit": 50000, "used": 3, "remaining": 49997, "reset": 82800},
 ]
+
+
+WRONG: list[dict[str, Any]] = [
+    {"limit": 0}, {"limit": -1}, {"limit": 10**9 + 1}, {"limit": 10**400}, {"limit": 1000.0}, {"limit": True},
+    {"limit": []}, {"used": -1}, {"used": 10**400}, {"used": "1"}, {"used": None}, {"reset": -1}, {"reset": 172801},
+    {"reset": 0.5}, {"reset": "1"}, {"reset": None}, {"type": []}, {"type": "two\nlines"}, {"action": 1},
+]  # fmt: skip
+
+
+def one_limit(**more: object) -> bytes:
+    """Return what `op` prints, of one limit."""
+    return json.dumps([{"type": "token", "action": "read", "limit": 1000, "used": 0, "reset": 0} | more]).encode()
 
 
 def refs(*uris: str) -> list[OpReference]:
@@ -60,6 +73,9 @@ def test_limits_are_read() -> None:
         b'[{"type": "token"}]',
         b'[{"type":"t","action":"read","limit":"x","used":0}]',
         b"[1]",
+        *(one_limit(**wrong) for wrong in WRONG),
+        one_limit(limit=1).replace(b'"limit": 1', b'"limit": 1e999'),
+        one_limit(reset=7).replace(b'"reset": 7', b'"reset": 1e999'),
     ],
 )
 def test_output_that_is_no_limits_is_refused(output: bytes) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.test_op_errors import INIT, SECRET_READ, failure, refs
-from tokenbroker.errors import SecretNotFound, VaultError, VaultUnavailable
+from tokenbroker.errors import PASSING, SecretNotFound, VaultError, VaultUnavailable
 from tokenbroker.vaults.op.errors import Completed, judge
 from tokenbroker.vaults.op.service_errors import LimitReached, TokenRefused, service_account_words
 
@@ -82,3 +82,20 @@ def test_vault_without_access_says_what_a_service_account_cannot_see() -> None:
     assert isinstance(error, SecretNotFound)
     assert "may not see it" in error.message
     assert "Private vault is open to none" in (error.hint or "")
+
+
+@pytest.mark.parametrize("name", [row[0] for row in RECORDED])
+def test_error_says_whether_it_passes_without_a_person(name: str) -> None:
+    text = next(row[1] for row in RECORDED if row[0] == name)
+    passes = {"not yet": PASSING, "429": 59 * 60.0, "network": PASSING, "network, while signing in": PASSING,
+              "500": PASSING}  # fmt: skip
+    with pytest.raises(VaultError) as raised:
+        judge(failure(text), refs("op://V/I/F", "op://V/I/G"), WORDS)
+    assert raised.value.retry_after == passes.get(name)
+
+
+def test_limit_without_a_time_and_silence_pass_too() -> None:
+    for done, seconds in ((failure("(429) Too Many Requests"), 600.0), (Completed(None, timed_out=True), PASSING)):
+        with pytest.raises(VaultUnavailable) as raised:
+            judge(done, refs("op://V/I/F"), WORDS)
+        assert raised.value.retry_after == seconds

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,3 +80,16 @@ def test_unusable_value_spoils_no_other(value: bytes, claim: str | None) -> None
 def test_output_that_is_not_the_template_is_refused_whole(output: bytes) -> None:
     with pytest.raises(GarbledOutput):
         parse_filled(output, REFS, "n")
+
+
+def test_time_to_parse_does_not_grow_with_the_number_of_references() -> None:
+    """Each of them would copy what comes after it; measured: 6 ms, and 60 with copies."""
+    asked = [SecretRef(f"op://V/i{n}/f") for n in range(40)]
+    output = fill(build_template(asked, "n"), dict.fromkeys(asked, "v") | {asked[-1]: "v" * (14 << 20)})
+    best = 1.0
+    for _ in range(3):
+        began = time.thread_time()
+        values = parse_filled(output, asked, "n")
+        best = min(best, time.thread_time() - began)
+    assert len(values[asked[-1]] or "") == 14 << 20
+    assert best < 0.03

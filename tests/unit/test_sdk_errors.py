@@ -9,11 +9,12 @@ import pytest
 from onepassword import desktop_core, errors, types
 from onepassword.secrets import Secrets
 
-from tokenbroker.errors import VaultError, VaultNotInstalled
+from tokenbroker.errors import SecretNotFound, VaultError, VaultNotInstalled
 from tokenbroker.model import SecretRef
 from tokenbroker.vaults.sdk import errors as sdk_errors
 from tokenbroker.vaults.sdk.errors import ENDS_PROCESS, failure, problem, refuse
 from tokenbroker.vaults.sdk.process import Reader, classify
+from tokenbroker.vaults.sdk.vault import _answer
 
 REF = SecretRef("op://Agents/m2m/credential")
 
@@ -128,3 +129,11 @@ def test_every_failure_has_a_next_step() -> None:
         error = failure(kind)
         assert error.hint
         assert not error.message.endswith(".")
+
+
+@pytest.mark.parametrize("value", [None, "", "\ud800", 1, [], {}])
+@pytest.mark.parametrize("kind", [None, [], {}, "itemNotFound"])
+def test_whatever_the_app_gave_for_a_reference_is_a_secret_or_an_error(value: object, kind: object) -> None:
+    ref = SecretRef("op://V/I/F")
+    found = {"values": {ref.uri: value}, "problems": {ref.uri: kind}}
+    assert isinstance(_answer(ref, found), SecretNotFound)

@@ -70,7 +70,7 @@ class Prober:
         text = ""
         try:
             done = await self._run(step, argv, extra)
-            text = scrub(done.stderr[:_LONGEST].decode(errors="replace"), self._config.account or "")
+            text = scrub(done.said, self._config.account or "")
             outcome = general_error(done).code if done.failed else "ok"
         except VaultError as error:
             outcome = error.code

@@ -10,6 +10,7 @@ import re
 from typing import Final
 
 _LONGEST_TEXT: Final = 400  # characters
+_LOOKED_AT: Final = 2048  # characters; the patterns take the square of it, and everyone waits
 _PERSONAL: Final = (
     re.compile(r"op://\S+"),
     re.compile(r'"[^"\n]*"|“[^”\n]*”'),
@@ -27,10 +28,15 @@ _STAMP: Final = re.compile(r"\[ERROR\] \d{4}/\d\d/\d\d \d\d:\d\d:\d\d ")
 
 def scrub(text: str, *names: str) -> str:
     """Return what `op` said on one line, without references, names in quotes, addresses, ids, paths and `names`."""
-    said = _STAMP.sub("", text)
+    said = _STAMP.sub("", _beginning(text))
     for name in filter(None, names):
         said = re.sub(re.escape(name), "…", said, flags=re.IGNORECASE)
     for pattern in _PERSONAL:
         said = pattern.sub("…", said)
     said = " ".join("".join(c if c.isprintable() else " " for c in said).split())
     return said if len(said) <= _LONGEST_TEXT else f"{said[: _LONGEST_TEXT - 1]}…"
+
+
+def _beginning(text: str) -> str:
+    """Return as many whole lines as are looked at: half a name would not be recognized as one."""
+    return text if len(text) <= _LOOKED_AT else text[:_LOOKED_AT].rpartition("\n")[0]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tokenbroker.errors import PromptUnanswered, VaultError, VaultUnavailable
 from tokenbroker.model import Secret
 from tokenbroker.vaults.helper import Helper, HelperLost
+from tokenbroker.vaults.json_answer import is_text
 from tokenbroker.vaults.op.program import SANE_PATH
 from tokenbroker.vaults.sdk import process as sdk_process
 from tokenbroker.vaults.sdk.errors import ENDS_PROCESS, UNLOCK, failure, problem, refuse
@@ -128,7 +129,8 @@ class SdkVault:
 def _answer(ref: SecretRef, found: dict[str, Any]) -> Secret | VaultError:
     """Return what the app gave for `ref`; an empty value is an error and never an empty secret."""
     value = found["values"].get(ref.uri)
-    return Secret(value) if value else problem(ref, found["problems"].get(ref.uri))
+    kind = found["problems"].get(ref.uri)
+    return Secret(value) if is_text(value) and value else problem(ref, kind if isinstance(kind, str) else None)
 
 
 def _explained(lost: HelperLost, seconds: float, *, prompted: bool) -> VaultError:
