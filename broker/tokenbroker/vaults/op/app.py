@@ -60,7 +60,7 @@ class OpVault:
         self._home = home
         self._clock = clock
         self._runner = runner or OpRunner()
-        self._reader = OpReader(self._op, frugal=calls_prompt)
+        self._reader = OpReader(self._op, frugal=calls_prompt, elapsed=self._now)
         self._dialog_until: float | None = None  # on the clock that counts sleep; `None`: none was left behind
 
     @property

@@ -14,6 +14,8 @@ from tokenbroker.vaults.json_answer import NotDecoded, decode, is_text
 from tokenbroker.vaults.op.template import GarbledOutput
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tokenbroker.vaults.op.reference import OpReference
 
 Things = list[dict[str, Any]]
@@ -45,8 +47,8 @@ def parse_item(output: bytes) -> OpItem:
     return OpItem(fields, files)
 
 
-def pick(item: OpItem, reference: OpReference) -> Secret | VaultError | None:
-    """Return the value that `reference` names, or the error that it deserves.
+def pick(item: OpItem, reference: OpReference, *, clean: Callable[[str], str] = str) -> Secret | VaultError | None:
+    """Return the value that `reference` names, made fit by `clean`, or the error that it deserves.
 
     `None`: it is there, and only `op read` gives it: the content of a file, a key in another format, a one-time
     password that the JSON lacks.
@@ -62,7 +64,7 @@ def pick(item: OpItem, reference: OpReference) -> Secret | VaultError | None:
     value = fitting[0].get(key)
     if not isinstance(value, str) or not value or not is_text(value):
         return SecretNotFound(f"{reference.ref}: the field is empty", hint=_list_fields(reference))
-    return Secret(value)
+    return Secret(clean(value))
 
 
 def _fitting(things: Things, reference: OpReference) -> Things:

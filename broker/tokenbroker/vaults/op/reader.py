@@ -6,7 +6,10 @@ Rules of this file:
 2. Only when 1Password answered, and named references that it cannot resolve, is the batch repeated without them: at
    most `MAX_ROUNDS` times. As the last resort each item is read alone, once.
 3. Where each call costs a prompt (`frugal`) there are two calls at most: the batch, and the batch once more without
-   what the first one named.
+   what the first one named. What was wrong in the read before is left out of the first, and is the second if the
+   first went well: so a few wrong references are found out read by read, and the good ones do not wait for that.
+4. Where it is not known whether each call costs a prompt, a further call that took as long as a person does ends the
+   read as if it were so.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from tokenbroker.vaults.json_answer import LONG
 from tokenbroker.vaults.op.errors import APP, garbled, general_error, judge, lacks_command
 from tokenbroker.vaults.op.item import parse_item, pick
 from tokenbroker.vaults.op.reference import OpReference, parse_reference
-from tokenbroker.vaults.op.template import GarbledOutput, build_template, parse_filled
+from tokenbroker.vaults.op.template import GarbledOutput, as_injected, build_template, parse_filled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -31,7 +34,8 @@ if TYPE_CHECKING:
     from tokenbroker.vaults.op.errors import Completed, Words
 
 MAX_ROUNDS = 4  # batches after the first, each without the references that made the one before fail
-_FRUGAL_ROUNDS = 1
+ASKED = 3.0  # seconds: an authorized call takes 0.7 to 2, a person with Touch ID 5 to 9 and the call (contract 1.8)
+_SAME = 0.7  # of the first call, which asked: under launchd an authorized call takes up to half of that
 
 Answers = dict["SecretRef", "Secret | VaultError"]
 
@@ -52,7 +56,7 @@ class OpCall(Protocol):
 
 
 class OpReader:
-    """The reading of references by way of a `call`; it keeps nothing between two reads."""
+    """The reading of references by way of a `call`; it keeps no value between two reads."""
 
     def __init__(
         self,
@@ -60,13 +64,20 @@ class OpReader:
         *,
         words: Words = APP,
         frugal: bool = False,
+        elapsed: Callable[[], float] | None = None,
         nonce: Callable[[], str] = lambda: secrets.token_hex(16),
     ) -> None:
-        """Read through `call`; `words` puts its failures, `frugal` says that each call may be a prompt."""
+        """Read through `call`; `words` puts its failures, `frugal` says that each call may be a prompt.
+
+        `elapsed` is a clock in seconds by which calls that asked a person are told; `None`: nobody is ever asked.
+        """
         self._call = call
         self._words = words
         self._frugal = frugal
+        self._elapsed = elapsed
         self._nonce = nonce
+        self._wrong: dict[SecretRef, VaultError] = {}
+        """What the last frugal read found wrong."""
 
     async def read(self, refs: Collection[SecretRef], *, fresh: bool) -> Answers:
         """Read all of `refs`, as `ports.Vault` says; `fresh` goes past `op`'s own cache of items."""
@@ -80,15 +91,45 @@ class OpReader:
                 )
             else:
                 waiting.append(parsed)
-        for _ in range(1 + (_FRUGAL_ROUNDS if self._frugal else MAX_ROUNDS)):
+        if self._frugal:
+            return answers | await self._sparingly(waiting, fresh=fresh)
+        first = 0.0
+        for number in range(1 + MAX_ROUNDS):
+            began = self._now()
             found = await self._inject(waiting, fresh=fresh) if waiting else {}
-            if not found:
-                break
             answers |= found
             waiting = [one for one in waiting if one.ref not in found]
-        if waiting and self._frugal:
-            return answers | {one.ref: _not_read(one.ref) for one in waiting}
+            took = self._now() - began
+            if number == 0:
+                first = took
+            elif waiting and took > max(ASKED, _SAME * first):
+                log.warning("1Password seems to ask at each call; `broker doctor op` finds out whether it does")
+                return answers | {one.ref: _not_read(one.ref) for one in waiting}
+            if not found:
+                break
         return answers | (await self._each_item(waiting, fresh=fresh) if waiting else {})
+
+    async def _sparingly(self, asked: Sequence[OpReference], *, fresh: bool) -> Answers:
+        """Read in two calls at most (rule 3)."""
+        first = [one for one in asked if one.ref not in self._wrong] or asked
+        answers = await self._inject(first, fresh=fresh) if first else {}
+        went_well = len(answers) == len(first)
+        rest = [one for one in (asked if went_well else first) if one.ref not in answers]
+        if rest and answers:
+            try:
+                answers |= await self._inject(rest, fresh=fresh)
+            except VaultError:
+                if not went_well:  # else the good ones are at hand, whatever became of those that were wrong before
+                    raise
+        unread = {one.ref: self._wrong.get(one.ref) or _not_read(one.ref) for one in asked if one.ref not in answers}
+        self._wrong = {
+            ref: value for ref, value in (answers | unread).items()
+            if isinstance(value, VaultError) and (ref in answers or ref in self._wrong)
+        }  # fmt: skip
+        return answers | {ref: error.anew() for ref, error in unread.items()}
+
+    def _now(self) -> float:
+        return self._elapsed() if self._elapsed is not None else 0.0
 
     async def _inject(self, asked: Sequence[OpReference], *, fresh: bool) -> Answers:
         """Read all of `asked` in one call; return all values, or only the errors of those that made it fail."""
@@ -133,7 +174,7 @@ class OpReader:
             item = await asyncio.to_thread(parse_item, done.stdout) if long else parse_item(done.stdout)
         except GarbledOutput:
             raise garbled() from None
-        return {one.ref: pick(item, one) or await self._alone(one, fresh=fresh) for one in group}
+        return {one.ref: pick(item, one, clean=as_injected) or await self._alone(one, fresh=fresh) for one in group}
 
     async def _alone(self, one: OpReference, *, fresh: bool) -> Secret | VaultError:
         """Read what does not stand in an item's JSON: the content of a file, a key in another format."""
@@ -152,7 +193,7 @@ def _cache(fresh: bool) -> list[str]:  # noqa: FBT001  # the one fact this is ab
 
 
 def _secret(ref: SecretRef, value: str | None) -> Secret | VaultError:
-    return _unreadable(ref) if value is None else Secret(value)
+    return _unreadable(ref) if value is None else Secret(as_injected(value))
 
 
 def _unreadable(ref: SecretRef) -> VaultError:

@@ -6,12 +6,14 @@ PURE. Rules of this file:
 2. What does not parse is refused whole. A value is never guessed.
 
 Known of `op inject`: it appends one newline to the whole, and it removes control characters other than newline and tab
-from values (contract 1.6), so a secret that holds any cannot be read by it.
+from values (contract 1.6). `as_injected` does the same to what was read in other ways, so that a value does not depend
+on what else was read with it. OAuth secrets hold none (RFC 6749 appendix A.2), and PEM keys do without.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,8 +24,16 @@ if TYPE_CHECKING:
 _LINE_END = b"\r\n"
 
 
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+
+
 class GarbledOutput(ValueError):
     """`op` printed something that is not the filled template. Never holds any of it."""
+
+
+def as_injected(value: str) -> str:
+    """Return `value` without the control characters that `op inject` removes."""
+    return _CONTROL.sub("", value)
 
 
 def _mark(nonce: str, index: int) -> str:
