@@ -11,6 +11,8 @@ from tokenbroker.model import RateLimit, Secret, SecretRef
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from tokenbroker.config import VaultConfig
+
 
 class FakeVault:
     """A vault whose every behaviour is an attribute.
@@ -34,6 +36,7 @@ class FakeVault:
         self.most_running = 0
         self.closed = 0
         self.locked = 0
+        self.adjusted: VaultConfig | None = None
         self.allowances: tuple[RateLimit, ...] = ()
         self._name = name
         self._may_prompt = may_prompt
@@ -72,6 +75,10 @@ class FakeVault:
     async def probe(self) -> str:
         """Say that it is there."""
         return "fake"
+
+    def adjust(self, config: VaultConfig) -> None:
+        """Take over other bounds of time."""
+        self.adjusted = config
 
     async def lock(self) -> None:
         """Count."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tokenbroker.unlock import Unlock
@@ -48,15 +49,19 @@ class Custody:
         Returns the unlock that is no more used, to be closed. Raises `ConfigError` before anything is changed.
         """
         old, retired = self._present(), None
-        person = self._build(config.vault) if config.vault != old.vault else None
-        another = config.autonomous_vault != old.autonomous_vault
+        person = None if _is_same(config.vault, old.vault) else self._build(config.vault)
+        another = not _is_same(config.autonomous_vault, old.autonomous_vault)
         autonomous = self._autonomous(config) if another else self.unlocks.autonomous
         if person is not None:
             control.lock("the vault is another one now")
             self.unlocks.person.replace(person)
+        else:
+            self.unlocks.person.vault.adjust(config.vault)
         if another:
             control.lock_autonomous("the vault of autonomous clients is another one now")
             retired, self.unlocks.autonomous = self.unlocks.autonomous, autonomous
+        elif autonomous is not None and config.autonomous_vault is not None:
+            autonomous.vault.adjust(config.autonomous_vault)
         for unlock in self.unlocks:
             unlock.configure(config.unlock, config.refs(autonomous=unlock is self.unlocks.autonomous))
         return retired
@@ -75,3 +80,10 @@ class Custody:
             audit=self._audit,
             announcer=self._announcer,
         )
+
+
+def _is_same(new: VaultConfig | None, old: VaultConfig | None) -> bool:
+    """Tell whether both mean the same vault; how long it is waited for does not make it another one."""
+    if new is None or old is None:
+        return new is old
+    return replace(new, prompt_timeout=old.prompt_timeout, timeout=old.timeout) == old

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Collection, Mapping
 
+    from tokenbroker.config import VaultConfig
     from tokenbroker.errors import VaultError
     from tokenbroker.model import Credentials, DesktopEvent, Instant, IssuerAnswer, Peer, RateLimit, Secret, SecretRef
 
@@ -66,6 +67,10 @@ class Vault(Protocol):
 
         Raises `VaultUnavailable` and `VaultNotInstalled` when nothing is.
         """
+        ...
+
+    def adjust(self, config: VaultConfig) -> None:
+        """Take over other bounds of time; all else in `config` is as it was."""
         ...
 
     async def lock(self) -> None:

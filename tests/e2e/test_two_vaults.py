@@ -102,10 +102,22 @@ def test_the_token_can_come_from_a_descriptor_and_survives_a_reload(rig: Rig, is
     with rig.serve(pass_fds=[reader]):
         os.close(reader)
         assert cron(rig).token
-        rig.configure(configuration(issuer.url, f"{table}timeout = '20s'\n"))
+        rig.configure(configuration(issuer.url, f"{table}op = '{rig.bin}/op'\n"))
         assert rig.broker("reload").code == 0
         assert rig.status()["autonomous_vault"]["state"] == "locked"
         assert cron(rig).token
+
+
+def test_another_timeout_is_no_other_vault(rig: Rig, daemon: Daemon, issuer: DevIssuer) -> None:
+    """Nothing is forgotten for it, and nobody is asked again."""
+    assert cron(rig).token
+    first = rig.token("search").token
+    text = configuration(issuer.url, f"{AUTONOMOUS}timeout = '20s'\n", rules=OTP + INTERACTIVE)
+    rig.configure(text.replace("account =", 'prompt_timeout = "41s"\naccount ='))
+    assert rig.broker("reload").code == 0
+    assert rig.token("search").token == first
+    assert [rig.status()[name]["state"] for name in ("vault", "autonomous_vault")] == ["unlocked", "unlocked"]
+    assert rig.op.prompts() == 1
 
 
 def test_a_reload_takes_the_second_vault_away_and_brings_it_back(rig: Rig, daemon: Daemon, issuer: DevIssuer) -> None:

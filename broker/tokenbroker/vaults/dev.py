@@ -9,6 +9,7 @@ from tokenbroker.errors import PromptDismissed, SecretNotFound, VaultError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping
 
+    from tokenbroker.config import VaultConfig
     from tokenbroker.model import RateLimit, Secret, SecretRef
 
 
@@ -53,6 +54,10 @@ class DevVault:
     async def probe(self) -> str:
         """Say that it is there."""
         return "development parts"
+
+    def adjust(self, config: VaultConfig) -> None:
+        """Take over other bounds of time."""
+        del config  # there are none
 
     async def lock(self) -> None:
         """Nothing is held."""

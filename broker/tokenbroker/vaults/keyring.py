@@ -23,6 +23,7 @@ from tokenbroker.model import Secret
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
+    from tokenbroker.config import VaultConfig
     from tokenbroker.model import RateLimit, SecretRef
 
 SCHEME = "keyring://"
@@ -143,6 +144,10 @@ class KeyringVault:
         backend = self._backend if self._backend is not None else get_keyring()
         self._refuse_foreign(backend)
         return full_name(backend)
+
+    def adjust(self, config: VaultConfig) -> None:
+        """Take over other bounds of time."""
+        self._timeout = config.prompt_timeout
 
     async def lock(self) -> None:
         """Nothing is held: the keyring is the system's to lock."""

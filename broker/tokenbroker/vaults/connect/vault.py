@@ -79,6 +79,10 @@ class ConnectVault:
         """
         return await self._with_api(_probe)
 
+    def adjust(self, config: VaultConfig) -> None:
+        """Take over other bounds of time."""
+        self._config = config
+
     async def lock(self) -> None:
         """Forget the access token."""
         await self.close()

@@ -105,6 +105,10 @@ class OpVault:
             )
         return version_of(done)
 
+    def adjust(self, config: VaultConfig) -> None:
+        """Take over other bounds of time."""
+        self._config = config
+
     async def lock(self) -> None:
         """End the session that 1Password gave its authorization to."""
         await self.close()

@@ -111,6 +111,10 @@ class ServiceAccountVault:
             )
         return version_of(done)
 
+    def adjust(self, config: VaultConfig) -> None:
+        """Take over other bounds of time."""
+        self._config = config
+
     async def lock(self) -> None:
         """End the helper process, in whose memory values and the token may still stand; no authorization is lost."""
         await self.close()

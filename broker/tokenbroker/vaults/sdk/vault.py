@@ -104,6 +104,10 @@ class SdkVault:
         """
         return str((await self._ask({"probe": True}, PROBE_TIMEOUT))["version"])
 
+    def adjust(self, config: VaultConfig) -> None:
+        """Take over other bounds of time."""
+        self._config = config
+
     async def lock(self) -> None:
         """End the process that the app gave its authorization to."""
         await self.close()
