@@ -106,7 +106,7 @@ class SdkVault:
 
     def adjust(self, config: VaultConfig) -> None:
         """Take over other bounds of time."""
-        self._config = config
+        self._patience = config.prompt_timeout
 
     async def lock(self) -> None:
         """End the process that the app gave its authorization to."""
