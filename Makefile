@@ -40,7 +40,7 @@ check-readme: ## whether README and docs say what the programs do
 	@scripts/setup test
 	@.venv/bin/pytest -q tests/units/test_docs.py
 
-bench: ## measure everything beside its reference, 2 minutes; names what is missed
+bench: ## measure everything beside its reference, 3 minutes; names what is missed
 	@scripts/setup test
 	@.venv/bin/python -m bench
 
