@@ -12,7 +12,8 @@ from tests.standins.op_world import OpWorld
 from tokenbroker.config import VaultConfig
 from tokenbroker.errors import PromptDismissed, PromptUnanswered, SecretNotFound, VaultUnavailable
 from tokenbroker.model import Secret, SecretRef
-from tokenbroker.vaults.op.app import DIALOG_LIFE, OpVault
+from tokenbroker.vaults.left_dialog import DIALOG_LIFE
+from tokenbroker.vaults.op.app import OpVault
 from tokenbroker.vaults.op.runner import OpRunner
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.fakes_clock import FakeClock
 from tests.standins.sdk_app import SdkApp
 from tokenbroker.config import VaultConfig
 from tokenbroker.errors import (
@@ -28,6 +29,7 @@ from tokenbroker.errors import (
     VaultUnavailable,
 )
 from tokenbroker.model import Secret, SecretRef
+from tokenbroker.vaults.left_dialog import DIALOG_LIFE
 from tokenbroker.vaults.op.program import SANE_PATH
 from tokenbroker.vaults.sdk.vault import SdkVault
 
@@ -409,6 +411,27 @@ home = pathlib.Path(sys.argv[1])
 vault = SdkVault(VaultConfig(account="A"), environ={}, home=home, library=home / "app/libop_sdk_ipc_client.so")
 asyncio.run(vault.read([SecretRef("op://a/b/c")]))
 """
+
+
+async def test_a_dialog_that_was_left_behind_is_spoken_of_at_the_next_attempt(
+    app: SdkApp, make: Callable[..., SdkVault]
+) -> None:
+    """Until somebody is let in, or it has gone by itself."""
+    clock = FakeClock()
+    vault = make(clock=clock)
+    app.person("hang")
+    reading = asyncio.create_task(vault.read(GOOD))
+    await asyncio.to_thread(app.wait_for, "prompt hang")
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    app.person("dismiss")
+    with pytest.raises(PromptDismissed, match="an older 1Password dialog"):
+        await vault.read(GOOD)
+    await clock.advance(DIALOG_LIFE)
+    with pytest.raises(PromptDismissed) as later:
+        await vault.read(GOOD)
+    assert "older" not in later.value.message
 
 
 async def test_hanging_process_dies_with_the_daemon(app: SdkApp, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ class VaultFactory:
             case "sdk":
                 from tokenbroker.vaults.sdk.vault import SdkVault  # noqa: PLC0415
 
-                return SdkVault(config, environ=environ, home=home)
+                return SdkVault(config, environ=environ, home=home, clock=self._clock)
             case "keyring":
                 from tokenbroker.vaults.keyring import KeyringVault  # noqa: PLC0415
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from tokenbroker.errors import Locked, VaultUnavailable
+from tokenbroker.vaults.left_dialog import LeftDialog, beside
 from tokenbroker.vaults.op.errors import UNLOCK, version_of
 from tokenbroker.vaults.op.program import find_op, op_environment
 from tokenbroker.vaults.op.reader import MAX_ROUNDS, OpReader
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["MAX_ROUNDS", "OpVault"]
 
 PROBE_TIMEOUT = 10.0  # seconds for `op --version`; 7.5 have been seen under launchd (contract 1.8)
-DIALOG_LIFE: Final = 120.0  # seconds after which a dialog that nobody waits for has vanished by itself (contract 2)
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class OpVault:
         self._clock = clock
         self._runner = runner or OpRunner()
         self._reader = OpReader(self._op, frugal=calls_prompt, elapsed=self._now)
-        self._dialog_until: float | None = None  # on the clock that counts sleep; `None`: none was left behind
+        self._dialog = LeftDialog(clock)
 
     @property
     def name(self) -> str:
@@ -82,14 +82,14 @@ class OpVault:
         self, refs: Collection[SecretRef], *, fresh: bool = False
     ) -> Mapping[SecretRef, Secret | VaultError]:
         """Read all of `refs`, as `ports.Vault` says; `fresh` goes past `op`'s own cache of items."""
-        older = self._dialog_is_left()
+        older = self._dialog.may_be_there
         if older:
             log.warning("An older 1Password dialog may still be on the screen; what is answered there is lost")
         try:
             answers = await self._reader.read(refs, fresh=fresh)
         except Locked as error:
             if older:
-                raise _beside_an_older_dialog(error) from None
+                raise beside(error, UNLOCK) from None
             raise
         return answers
 
@@ -131,12 +131,12 @@ class OpVault:
         try:
             done = await self._run([*argv, *account], stdin=stdin, seconds=self._config.prompt_timeout)
         except asyncio.CancelledError:
-            self._leave_dialog()
+            self._dialog.leave()
             raise
         if done.timed_out:
-            self._leave_dialog()
+            self._dialog.leave()
         elif not done.failed:
-            self._dialog_until = None
+            self._dialog.clear()
         return done
 
     async def _run(self, argv: Sequence[str], *, stdin: bytes | None = None, seconds: float) -> Completed:
@@ -146,20 +146,3 @@ class OpVault:
 
     def _now(self) -> float:
         return self._clock.now().elapsed if self._clock is not None else 0.0
-
-    def _leave_dialog(self) -> None:
-        self._dialog_until = self._now() + DIALOG_LIFE
-
-    def _dialog_is_left(self) -> bool:
-        if self._dialog_until is not None and self._now() >= self._dialog_until:
-            self._dialog_until = None
-        return self._dialog_until is not None
-
-
-def _beside_an_older_dialog(error: Locked) -> Locked:
-    return type(error)(
-        f"{error.message}; an older 1Password dialog, which nobody waits for, may still be on the screen:"
-        " what is answered there is lost",
-        hint=f"close every 1Password dialog that is open, then {UNLOCK} and approve the new one",
-        retry_after=error.retry_after,
-    )

@@ -9,13 +9,15 @@ Rules of this file:
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-from tokenbroker.errors import PromptUnanswered, VaultError, VaultUnavailable
+from tokenbroker.errors import Locked, PromptUnanswered, VaultError, VaultUnavailable
 from tokenbroker.model import Secret
 from tokenbroker.vaults.helper import Helper, HelperLost
 from tokenbroker.vaults.json_answer import is_text
+from tokenbroker.vaults.left_dialog import LeftDialog, beside
 from tokenbroker.vaults.op.program import SANE_PATH
 from tokenbroker.vaults.sdk import process as sdk_process
 from tokenbroker.vaults.sdk.errors import ENDS_PROCESS, UNLOCK, failure, problem, refuse
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from tokenbroker.config import VaultConfig
     from tokenbroker.model import RateLimit, SecretRef
+    from tokenbroker.ports import Clock
 
 GRACE = 1.5  # seconds for a cancelled call to end by itself, which saves the authorization, and for the process to exit
 PROBE_TIMEOUT = 10.0  # seconds to start Python and load the SDK
@@ -53,6 +56,7 @@ class SdkVault:
         *,
         environ: Mapping[str, str],
         home: Path,
+        clock: Clock | None = None,
         grace: float = GRACE,
         library: Path | None = None,
     ) -> None:
@@ -60,6 +64,7 @@ class SdkVault:
         self._account = config.account or ""  # the configuration is refused without one
         self._patience = config.prompt_timeout
         self._grace = grace
+        self._dialog = LeftDialog(clock)
         self._helper = Helper(
             [sdk_process.__file__, *([str(library)] if library else [])],
             task="uses 1Password's SDK", grace=grace, env=sdk_environment(environ, home),
@@ -93,9 +98,28 @@ class SdkVault:
         answers: dict[SecretRef, Secret | VaultError] = {ref: error for ref, error in refused.items() if error}
         asked = [ref for ref, error in refused.items() if error is None]
         if asked:
-            found = await self._ask({"account": self._account, "refs": [ref.uri for ref in asked]}, self._patience)
+            found = await self._open({"account": self._account, "refs": [ref.uri for ref in asked]})
             answers |= {ref: _answer(ref, found) for ref in asked}
         return answers
+
+    async def _open(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Make the call that may show a dialog, and note whether that stays on the screen."""
+        older = self._dialog.may_be_there
+        if older:
+            log.warning("An older 1Password dialog may still be on the screen; what is answered there is lost")
+        try:
+            found = await self._ask(request, self._patience)
+        except asyncio.CancelledError:
+            self._dialog.leave()
+            raise
+        except Locked as error:
+            if isinstance(error, PromptUnanswered):
+                self._dialog.leave()
+            if older:
+                raise beside(error, UNLOCK) from None
+            raise
+        self._dialog.clear()
+        return found
 
     async def probe(self) -> str:
         """Return the version of the SDK when it and the app are installed. Never prompts; for `broker doctor`.
