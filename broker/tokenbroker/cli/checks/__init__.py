@@ -1,8 +1,9 @@
 """What `broker doctor` looks at: one file per part of the world, each returning findings.
 
 Rules of this package:
-1. Nothing here may put a question on anybody's screen: of `op` only `--version` is run, of a keyring nothing is read,
-   and the daemon is asked only what it answers while locked.
+1. Nothing here may put a question on anybody's screen, but for `reading.py`, which runs only when the person says so:
+   of a vault only its version is asked, of a keyring nothing is read that would have to be unlocked, and the daemon is
+   asked only what it answers while locked.
 2. A check looks and changes nothing. It never raises: what it cannot see is a finding.
 3. No finding shows a secret, or the value of a variable that could hold one.
 """

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tokenbroker.model import SecretRef
     from tokenbroker.vaults.op.reference import OpReference
 
+PROBE_TIMEOUT = 10.0  # seconds for `op --version`; 7.5 have been seen under launchd (contract 1.8)
 UNLOCK = "run `broker unlock`"
 _INTEGRATION = "turn on 1Password's Settings > Developer > Integrate with 1Password CLI"
 _ACCOUNTS = "set `account` in section [vault] to one that `op account list` shows"
@@ -226,6 +227,10 @@ def general_error(done: Completed, words: Words = APP) -> VaultError:
 
 def version_of(done: Completed) -> str:
     """Return the version that `op --version` printed. Raises `VaultUnavailable` when it did not."""
+    if done.timed_out:
+        raise VaultUnavailable(
+            f"`op --version` did not answer within {PROBE_TIMEOUT:g} s", hint="run `op --version` in a terminal"
+        )
     if done.failed:
         raise general_error(done)
     version = done.stdout.decode(errors="replace").strip()

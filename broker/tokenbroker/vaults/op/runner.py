@@ -1,6 +1,7 @@
 """The daemon's end of the helper process in which `op` runs (`op/terminal.py`): what its frames mean.
 
-The process and its bounds are `helper.py`'s. Its terminal session is what 1Password authorizes, so it is kept.
+The process and its bounds are `helper.py`'s. Its terminal session is what 1Password authorizes, so it is kept
+until a lock.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The helper process in which `op` runs: leader of one terminal session for as long as the daemon lives.
+"""The helper process in which `op` runs: leader of one terminal session until a lock.
 
 1Password gives its authorization to a terminal session: "an ID that's based on the current tty, plus the start time"
 (contract 2). A daemon has no terminal, and a new one for each call means a new prompt for each call. So this program

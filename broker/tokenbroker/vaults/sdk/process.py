@@ -1,4 +1,4 @@
-"""The helper process in which 1Password's SDK runs: what the 1Password app authorizes, for as long as the daemon lives.
+"""The helper process in which 1Password's SDK runs: what the 1Password app authorizes, until a lock.
 
 The app gives its authorization to an account and a process, for ten minutes without use (contract 5). The SDK's calls
 are blocking calls into the app's own library and may hang for ever, so they are made here, where a hang can be ended.

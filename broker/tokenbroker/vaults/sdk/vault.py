@@ -1,8 +1,8 @@
 """1Password through its SDK and the desktop app: one process that the app authorizes, all references in one call.
 
 Rules of this file:
-1. The process is kept for the daemon's life, as the app's authorization is its own: a new process means a new prompt.
-   It is ended only when it hangs, dies, or has lost the app; the log and the error say so.
+1. The process is kept until a lock, as the app's authorization is its own: a new process means a new prompt. Else it is
+   ended only when it hangs, dies, or has lost the app; the log and the error say so.
 2. One read makes one call; nothing is tried again here. The SDK itself asks the app once more when the session has
    expired, which is the read's one prompt.
 """
