@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tokenbroker.errors import CredentialRejected, IssuerUnavailable
-from tokenbroker.model import Credentials, Instant, IssuerAnswer, Secret
+from tokenbroker.model import Credentials, Grant, Instant, IssuerAnswer, Revocation, Secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,6 +43,7 @@ class Call:
     audience: str | None
     resource: str | None
     extra: Mapping[str, str]
+    grant: Grant = Grant()  # noqa: RUF009  # a frozen value
 
 
 class FakeIssuer:
@@ -59,6 +60,8 @@ class FakeIssuer:
         self.lifetime = lifetime
         self.accepts = accepts
         self.script: list[IssuerAnswer | IssuerError] = []
+        self.revoked: list[Secret] = []
+        self.revocation = Revocation.REVOKED
         self.gate = asyncio.Event()
         self.gate.set()
         self.asked = asyncio.Event()
@@ -71,10 +74,11 @@ class FakeIssuer:
         audience: str | None,
         resource: str | None,
         extra: Mapping[str, str],
+        grant: Grant = Grant(),  # noqa: B008  # a frozen value
     ) -> IssuerAnswer:
         if self.closed:
             raise IssuerUnavailable("issuer `fake`: its connections are closed")
-        self.calls.append(Call(credentials, scopes, audience, resource, extra))
+        self.calls.append(Call(credentials, scopes, audience, resource, extra, grant))
         serial = len(self.calls)
         self.asked.set()
         try:
@@ -90,6 +94,12 @@ class FakeIssuer:
         if self.accepts is not None and credentials.client_secret != self.accepts:
             raise CredentialRejected("issuer `fake` refused the client: invalid_client")
         return IssuerAnswer(Secret(f"token-{serial}"), "Bearer", self.lifetime, scopes or None)
+
+    async def revoke(self, credentials: Credentials, token: Secret) -> Revocation:
+        if self.closed:
+            raise IssuerUnavailable("issuer `fake`: its connections are closed")
+        self.revoked.append(token)
+        return self.revocation
 
     async def close(self) -> None:
         self.closed = True

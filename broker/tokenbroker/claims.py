@@ -6,7 +6,7 @@ issuer, which it reached over TLS, did what it was asked. An opaque token has no
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tokenbroker.errors import TokenMismatch
 
@@ -25,6 +25,20 @@ def granted_scopes(answer: IssuerAnswer, key: TokenKey) -> tuple[str, ...]:
         return answer.scope
     in_token = _scopes_in(answer.claims) if answer.claims is not None else None
     return key.scopes if in_token is None else in_token
+
+
+def bound_to(answer: IssuerAnswer) -> Literal["dpop", "certificate"] | None:
+    """Return the kind of key without which the token is of no use (RFC 7800 §3.1), as far as can be told."""
+    if answer.proof_key is not None:
+        return "dpop"
+    confirmation = (answer.claims or {}).get("cnf")
+    return "certificate" if isinstance(confirmation, dict) and "x5t#S256" in confirmation else None
+
+
+def jti(answer: IssuerAnswer) -> str | None:
+    """Return the issuer's own name for the token (RFC 7519 §4.1.7), fit to be written to a log."""
+    name = (answer.claims or {}).get("jti")
+    return _shown(name) if isinstance(name, str) else None
 
 
 def check(answer: IssuerAnswer, key: TokenKey, client: ClientConfig, issuer: IssuerConfig) -> tuple[str, ...]:

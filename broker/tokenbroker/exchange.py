@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Final
 
 from tokenbroker import claims, lifecycle
 from tokenbroker.errors import BrokerError, CredentialRejected, IssuerUnavailable, VaultError
-from tokenbroker.model import Asker, Credentials, Secret, SecretRef, Token, Validity
+from tokenbroker.model import Asker, Credentials, Grant, Secret, SecretRef, Token, Validity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from tokenbroker.config import ClientConfig, Config
+    from tokenbroker.config import ClientConfig, Config, ProfileConfig
     from tokenbroker.model import TokenKey
     from tokenbroker.ports import AuditSink, Clock, Issuer
     from tokenbroker.unlock import Unlock
@@ -165,6 +165,7 @@ class Exchange:
                 audience=key.audience,
                 resource=key.resource,
                 extra={**profile.extra_params, **organization},  # over the issuer's own, which its adapter knows
+                grant=self._grant(client, profile, secrets),
             )
         except CredentialRejected:
             self._unlock_of(client).judge(secrets, works=False)
@@ -176,6 +177,23 @@ class Exchange:
             scope=claims.check(answer, key, client, issuer),
             token_type=answer.token_type,
             jitter=self._random(),
+            checked=answer.checked,
+            bound_to=claims.bound_to(answer),
+            proof_key=answer.proof_key,
+            jti=claims.jti(answer),
+        )
+
+    def _grant(self, client: ClientConfig, profile: ProfileConfig, secrets: Mapping[SecretRef, Secret]) -> Grant:
+        return Grant(
+            type=client.grant or self._config.issuers[client.issuer].grant,
+            subject=client.subject,
+            subject_token=secrets[client.subject_token] if client.subject_token else None,
+            subject_token_type=client.subject_token_type,
+            actor_token=secrets[client.actor_token] if client.actor_token else None,
+            actor_token_type=client.actor_token_type,
+            requested_token_type=client.requested_token_type,
+            installation=client.installation,
+            repositories=profile.repositories,
         )
 
     def _credentials(self, client: ClientConfig, secrets: Mapping[SecretRef, Secret]) -> Credentials:
@@ -186,8 +204,10 @@ class Exchange:
             auth=client.auth or issuer.auth,
             client_secret=secrets[client.client_secret] if client.client_secret else None,
             private_key=secrets[client.private_key] if client.private_key else None,
+            certificate=secrets[client.certificate] if client.certificate else None,
             key_id=client.key_id,
             basic_encoding=client.basic_encoding or issuer.basic_encoding,
+            dpop=issuer.dpop if client.dpop is None else client.dpop,
         )
 
 

@@ -12,10 +12,12 @@ import hashlib
 import hmac
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from tokenbroker.ports import ProofKey
 
 LONGEST_CLAIM = 200  # characters
 FINGERPRINT_LENGTH = 12  # hex digits of SHA-256: enough to tell tokens apart, useless to recover one
@@ -39,6 +41,28 @@ class DesktopEvent(StrEnum):
     """The person's screen was locked."""
     VAULT_LOCK = "vault_lock"
     """The vault itself was locked."""
+
+
+class Checked(StrEnum):
+    """How far the broker could look into a token before it served it."""
+
+    SIGNATURE = "signature"
+    """A JWT, signed by a key that the issuer publishes (RFC 7519, RFC 7517)."""
+    INTROSPECTION = "introspection"
+    """The issuer said what it holds (RFC 7662)."""
+    CLAIMS = "claims"
+    """A JWT that was read, and whose signature nobody but its audience can check."""
+    NOTHING = "nothing"
+    """Opaque, and the issuer does not say what it holds: it is taken as it came, over TLS, from the issuer."""
+
+
+class Revocation(StrEnum):
+    """What an issuer made of a token that was to be revoked."""
+
+    REVOKED = "revoked"
+    """The issuer took it back (RFC 7009 §2.2). An API that does not ask the issuer goes on accepting it."""
+    UNSUPPORTED = "unsupported"
+    """The issuer cannot revoke it: it has no such endpoint, or not for this type of token (RFC 7009 §2.2.1)."""
 
 
 class Secret:
@@ -161,6 +185,20 @@ class TokenKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Quota:
+    """What an issuer says is left of an allowance of token requests."""
+
+    holder: str
+    """Whose it is: `client` or `organization`."""
+    bucket: str
+    """The issuer's name for the period, e.g. `per_hour`."""
+    limit: int
+    remaining: int
+    resets_in: float
+    """Seconds from the start of the request that the issuer answered."""
+
+
+@dataclass(frozen=True, slots=True)
 class Token:
     """A short-lived access token (RFC 6749 §1.4) as the issuer gave it, with what the broker knows of it."""
 
@@ -172,6 +210,13 @@ class Token:
     jitter: float = 0.0
     """A number in [0, 1) drawn once, which spreads renewals of tokens that were issued together."""
     fingerprint: str = field(default="")
+    checked: Checked = Checked.NOTHING
+    bound_to: Literal["dpop", "certificate"] | None = None
+    """The kind of key without which it is of no use (RFC 9449, RFC 8705 §3); `None`: whoever has it can use it."""
+    proof_key: ProofKey | None = field(default=None, repr=False, compare=False)
+    """The DPoP key that it is bound to. It lives as long as the token does."""
+    jti: str | None = None
+    """The issuer's own name for it (RFC 7519 §4.1.7), for the trail."""
 
     def __post_init__(self) -> None:
         """Compute the fingerprint once."""
@@ -247,12 +292,38 @@ class Credentials:
 
     client_id: str
     auth: str = "client_secret_post"
-    """`client_secret_post`, `client_secret_basic` or `private_key_jwt` (names of OIDC Core §9)."""
+    """A method of OIDC Core §9 or RFC 8705 §2; `none` where the grant itself proves who asks."""
     client_secret: Secret | None = None
     private_key: Secret | None = None
-    """PEM."""
+    """PEM, a JWK (RFC 7517), or the JSON key file of a Google or Zitadel service account."""
+    certificate: Secret | None = None
+    """PEM, the client's own certificate first (RFC 8705)."""
     key_id: str | None = None
     basic_encoding: str = "rfc6749"
+    dpop: bool = False
+    """Whether to ask for a token bound to a key of the broker's (RFC 9449)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """By which grant a token is asked for, and what that presents beside the client's credentials."""
+
+    type: str = "client_credentials"
+    """`client_credentials` (RFC 6749 §4.4), `jwt-bearer` (RFC 7523 §2.1), `token-exchange` (RFC 8693), `github-app`."""
+    subject: str | None = None
+    """`jwt-bearer`: on whose behalf, the assertion's `sub`, when not the client itself."""
+    subject_token: Secret | None = None
+    """`token-exchange`: for whom the token is to be (RFC 8693 §2.1)."""
+    subject_token_type: str = "access_token"  # noqa: S105  # a name of RFC 8693 §3
+    """A short name of RFC 8693 §3 or a whole URI."""
+    actor_token: Secret | None = None
+    """`token-exchange`: who acts for the subject."""
+    actor_token_type: str = "access_token"  # noqa: S105  # a name of RFC 8693 §3
+    requested_token_type: str | None = None
+    installation: str | None = None
+    """`github-app`: the installation's number."""
+    repositories: tuple[str, ...] = ()
+    """`github-app`: names of the repositories to confine the token to; none: all of the installation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,4 +337,9 @@ class IssuerAnswer:
     scope: tuple[str, ...] | None
     """`None` when the issuer said nothing, which RFC 6749 §5.1 defines as "as requested"."""
     claims: Mapping[str, Any] | None = None
-    """The JWT's payload, unverified, when the token is a JWT; `None` for an opaque token."""
+    """What the token holds: a JWT's payload, or what introspection said; `None` when nobody could tell."""
+    checked: Checked = Checked.NOTHING
+    issuer: str | None = None
+    """The issuer identifier by the metadata or the configuration; `None` when neither names one."""
+    quotas: tuple[Quota, ...] = ()
+    proof_key: ProofKey | None = field(default=None, repr=False, compare=False)

@@ -14,7 +14,18 @@ if TYPE_CHECKING:
 
     from tokenbroker.config import VaultConfig
     from tokenbroker.errors import VaultError
-    from tokenbroker.model import Credentials, DesktopEvent, Instant, IssuerAnswer, Peer, RateLimit, Secret, SecretRef
+    from tokenbroker.model import (
+        Credentials,
+        DesktopEvent,
+        Grant,
+        Instant,
+        IssuerAnswer,
+        Peer,
+        RateLimit,
+        Revocation,
+        Secret,
+        SecretRef,
+    )
 
 
 class Clock(Protocol):
@@ -85,8 +96,19 @@ class Vault(Protocol):
         ...
 
 
+class ProofKey(Protocol):
+    """The private half of a key that tokens are bound to (RFC 9449). Never leaves the daemon."""
+
+    def prove(self, method: str, url: str, *, token: Secret, nonce: str | None, now: float) -> str:
+        """Return a DPoP proof (RFC 9449 §4.2) that goes with `token` on one request, made at epoch second `now`.
+
+        Takes well under a millisecond. Raises `UsageError` for a method or a URL that no request can have.
+        """
+        ...
+
+
 class Issuer(Protocol):
-    """An OAuth 2.0 authorization server's token endpoint."""
+    """An OAuth 2.0 authorization server."""
 
     async def issue(
         self,
@@ -96,12 +118,20 @@ class Issuer(Protocol):
         audience: str | None,
         resource: str | None,
         extra: Mapping[str, str],
+        grant: Grant,
     ) -> IssuerAnswer:
-        """Run the client credentials grant once (RFC 6749 §4.4); make exactly one token request.
+        """Run `grant` once; make exactly one token request, and a second only if a DPoP nonce is asked for.
 
         Raises `IssuerUnavailable` (retryable, with `retry_after` when the server said so), `CredentialRejected`,
-        `IssuerNeedsPerson` or `IssuerMisconfigured`. Bounded in time and size without help from the caller.
-        Cancelling it closes the connection.
+        `IssuerNeedsPerson`, `IssuerMisconfigured` or `TokenMismatch`. Bounded in time and size without help from the
+        caller. Cancelling it closes the connection.
+        """
+        ...
+
+    async def revoke(self, credentials: Credentials, token: Secret) -> Revocation:
+        """Take `token` back at the issuer (RFC 7009); one that is unknown or dead already counts as revoked.
+
+        Raises the errors of `issue`. Bounded in time.
         """
         ...
 

@@ -47,7 +47,7 @@ def prove(
         issuer="https://login.example.com/",
         token_endpoint="https://login.example.com/oauth/token",
         now=NOW,
-        jti=jti,
+        jti=lambda: jti,
     )
     return authenticate(Credentials(client_id, auth=auth, **more), occasion)
 

@@ -11,7 +11,7 @@ import pytest
 from tests.fakes_issuer import StillClock
 from tokenbroker.config import IssuerConfig
 from tokenbroker.errors import IssuerError, IssuerMisconfigured, IssuerNeedsPerson, IssuerUnavailable
-from tokenbroker.issuers.discovery import Discovery, Endpoint, candidates
+from tokenbroker.issuers.discovery import Discovery, Endpoints, candidates
 from tokenbroker.issuers.exchange import Attempt, Reply
 
 URL = "https://login.example.com/tenant"
@@ -19,7 +19,7 @@ FIRST = "https://login.example.com/.well-known/oauth-authorization-server/tenant
 SECOND = "https://login.example.com/.well-known/openid-configuration/tenant"
 THIRD = "https://login.example.com/tenant/.well-known/openid-configuration"
 GOOD = {"issuer": URL, "token_endpoint": "https://login.example.com/tenant/token"}
-HERE = Endpoint("https://login.example.com/tenant/token", URL)
+HERE = Endpoints("https://login.example.com/tenant/token", URL)
 
 
 class Site:
@@ -68,25 +68,25 @@ def test_candidates(url: str, addresses: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("where", [FIRST, SECOND, THIRD])
 async def test_each_candidate_is_tried_in_order(where: str) -> None:
     site = Site({where: GOOD})
-    assert await discovery(site).endpoint() == HERE
+    assert await discovery(site).endpoints() == HERE
     assert site.asked == [FIRST, SECOND, THIRD][: [FIRST, SECOND, THIRD].index(where) + 1]
 
 
 async def test_a_document_of_another_issuer_does_not_end_the_search() -> None:
     site = Site({FIRST: GOOD | {"issuer": "https://evil.example"}, SECOND: GOOD})
-    assert await discovery(site).endpoint() == HERE
+    assert await discovery(site).endpoints() == HERE
 
 
 async def test_a_configured_endpoint_is_used_as_it_is() -> None:
     """It is a person's decision: no look-up, another host allowed, its final slash kept."""
     site = Site()
-    found = await discovery(site, token_endpoint="https://elsewhere.example/o/token/").endpoint()
-    assert (found.url, found.issuer, site.asked) == ("https://elsewhere.example/o/token/", URL, [])
+    found = await discovery(site, token_endpoint="https://elsewhere.example/o/token/").endpoints()
+    assert (found.token, found.issuer, site.asked) == ("https://elsewhere.example/o/token/", URL, [])
 
 
 async def test_without_url_the_endpoint_stands_for_the_issuer() -> None:
-    found = await discovery(Site(), url=None, token_endpoint="https://h/t").endpoint()
-    assert found == Endpoint("https://h/t", "https://h/t")
+    found = await discovery(Site(), url=None, token_endpoint="https://h/t").endpoints()
+    assert found == Endpoints("https://h/t", "https://h/t", identified=False)
 
 
 @pytest.mark.parametrize(
@@ -143,13 +143,13 @@ async def test_without_url_the_endpoint_stands_for_the_issuer() -> None:
 )
 async def test_what_is_refused(page: Any, kind: type[IssuerError], says: str) -> None:
     with pytest.raises(kind, match=says) as raised:
-        await discovery(Site({FIRST: page})).endpoint()
+        await discovery(Site({FIRST: page})).endpoints()
     assert type(raised.value) is kind
 
 
 async def test_the_hint_for_a_slash_is_the_line_to_write() -> None:
     with pytest.raises(IssuerMisconfigured) as raised:
-        await discovery(Site({FIRST: GOOD | {"issuer": f"{URL}/"}})).endpoint()
+        await discovery(Site({FIRST: GOOD | {"issuer": f"{URL}/"}})).endpoints()
     assert raised.value.hint == f'write url = "{URL}/" in [issuers.main]'
 
 
@@ -164,19 +164,19 @@ async def test_the_hint_for_a_slash_is_the_line_to_write() -> None:
 async def test_configured_addresses_are_checked_again(config: dict[str, Any], key: str) -> None:
     site = Site()
     with pytest.raises(IssuerMisconfigured, match=key):
-        await discovery(site, **config).endpoint()
+        await discovery(site, **config).endpoints()
     assert site.asked == []
 
 
 async def test_a_document_is_used_for_a_day() -> None:
     site, clock = Site({FIRST: GOOD}), StillClock()
     finder = discovery(site, clock)
-    await finder.endpoint()
+    await finder.endpoints()
     clock.advance(24 * 3600 - 1)
-    await finder.endpoint()
+    await finder.endpoints()
     assert len(site.asked) == 1
     clock.advance(1)
-    await finder.endpoint()
+    await finder.endpoints()
     assert len(site.asked) == 2
 
 
@@ -186,19 +186,19 @@ async def test_a_failure_is_repeated_for_seconds_only() -> None:
     finder = discovery(site, clock)
     for _ in range(2):
         with pytest.raises(IssuerUnavailable, match="down") as raised:
-            await finder.endpoint()
+            await finder.endpoints()
         assert raised.value.retry_after == 3.0
     assert len(site.asked) == 1
     clock.advance(5)
     site.pages[FIRST] = GOOD
-    assert await finder.endpoint() == HERE
+    assert await finder.endpoints() == HERE
 
 
 async def test_callers_share_one_search_and_cancel_only_themselves() -> None:
     site = Site({FIRST: GOOD})
     site.gate.clear()
     finder = discovery(site)
-    callers = [asyncio.create_task(finder.endpoint()) for _ in range(5)]
+    callers = [asyncio.create_task(finder.endpoints()) for _ in range(5)]
     await asyncio.sleep(0)
     callers[0].cancel()
     await asyncio.sleep(0)
@@ -212,7 +212,7 @@ async def test_discovery_as_a_whole_is_bounded() -> None:
     site = Site()
     site.gate.clear()
     with pytest.raises(IssuerUnavailable, match="in time"):
-        await discovery(site, timeout=0.01).endpoint()
+        await discovery(site, timeout=0.01).endpoints()
 
 
 async def test_closing_ends_a_search() -> None:
@@ -220,7 +220,7 @@ async def test_closing_ends_a_search() -> None:
     site = Site()
     site.gate.clear()
     finder = discovery(site)
-    caller = asyncio.create_task(finder.endpoint())
+    caller = asyncio.create_task(finder.endpoints())
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     await finder.close()

@@ -138,7 +138,7 @@ def _discover(url: str, environ: Mapping[str, str]) -> str:
         else:
             if variant != url:
                 print(f"  the issuer calls itself {variant}, so that is written")
-            print(f"  found the token endpoint {plain(endpoint.url)}")
+            print(f"  found the token endpoint {plain(endpoint.token)}")
             return variant
     if problem is not None:
         print(f"  not found by discovery: {plain(problem.message)}")

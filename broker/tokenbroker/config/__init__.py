@@ -18,6 +18,9 @@ HOUR = 3600.0
 
 Decision = Literal["allow", "ask", "deny"]
 OnEvent = Literal["keep", "lock"]
+GrantType = Literal["client_credentials", "jwt-bearer", "token-exchange", "github-app"]
+RevokeOn = Literal["revoke", "lock", "shutdown"]
+AssertionAlg = Literal["RS256", "PS256", "ES256", "HS256", "HS384", "HS512"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +69,21 @@ class IssuerConfig:
     """The issuer identifier, from which the token endpoint is discovered (RFC 8414)."""
     token_endpoint: str | None = None
     """The token endpoint, used verbatim; `None`: discovered."""
+    revocation_endpoint: str | None = None
+    """RFC 7009; `None`: discovered."""
+    introspection_endpoint: str | None = None
+    """RFC 7662; `None`: discovered."""
+    jwks_uri: str | None = None
+    """The issuer's public keys (RFC 7517); `None`: discovered."""
+    grant: GrantType = "client_credentials"
     auth: str = "client_secret_post"
     basic_encoding: Literal["rfc6749", "raw"] = "rfc6749"
+    dpop: bool = False
+    """Whether tokens are bound to a key of the broker's (RFC 9449)."""
     organization: str | None = None
     extra_params: Mapping[str, str] = field(default_factory=dict)
     claims: Mapping[str, str] = field(default_factory=dict)
-    """Where this issuer puts `owner`, `agent_type`, …: our name → claim name."""
+    """Where this issuer puts `owner`, `agent_type`, `org_id`: our name → claim name."""
     default_ttl: float = 300.0
     """Lifetime assumed when the issuer gives none that can be used."""
     max_ttl: float = 24 * HOUR
@@ -80,13 +92,25 @@ class IssuerConfig:
     """PEM file of the authorities to trust for this issuer, instead of the system's."""
     proxy: str | None = None
     assertion_audience: str = "issuer"
-    """`aud` of a `private_key_jwt` assertion: `issuer`, `token_endpoint`, or the value itself."""
-    assertion_alg: Literal["RS256", "PS256", "ES256"] | None = None
-    """Signature of the assertion; `None`: ES256 for a P-256 key, RS256 for an RSA key."""
+    """`aud` of an assertion: `issuer`, `token_endpoint`, or the value itself."""
+    assertion_alg: AssertionAlg | None = None
+    """Signature of an assertion; `None`: ES256 for a P-256 key, RS256 for an RSA key, HS256 for a client secret."""
     assertion_header: Literal["kid", "x5t", "x5t#S256"] = "kid"
-    """Under which header the assertion carries the client's `key_id`."""
+    """Under which header an assertion carries the client's `key_id`."""
+    assertion_ttl: float = 60.0
+    """Seconds between `iat` and `exp` of an assertion."""
     granted_scopes: Literal["exact", "subset", "ignore"] = "exact"
     """What to do when fewer scopes were granted than asked: `exact` refuses, `subset` serves what there is."""
+    token_issuer: str | None = None
+    """The `iss` that tokens must have: the value itself, or `any`; `None`: the issuer identifier."""
+    signature: Literal["auto", "require", "ignore"] = "auto"
+    """Whether a JWT's signature is checked against the issuer's keys: where that can be done, always, never."""
+    introspection: Literal["auto", "require", "never"] = "auto"
+    """Whether the issuer is asked what an opaque token holds: where it offers that, always, never."""
+    revoke_on: tuple[RevokeOn, ...] = ("revoke",)
+    """When tokens are revoked at the issuer (RFC 7009): at `broker revoke`, at each lock, when the daemon ends."""
+    quota_floor: float = 0.1
+    """The share of an issuer's quota below which renewals wait until the last moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,20 +125,40 @@ class ClientConfig:
     """A literal or a reference."""
     client_secret: SecretRef | None = None
     private_key: SecretRef | None = None
-    """PEM key for `private_key_jwt` (RFC 7523)."""
+    """The key that signs assertions (RFC 7523) or belongs to the certificate (RFC 8705)."""
+    certificate: SecretRef | None = None
+    """PEM, the client's own certificate first, for `tls_client_auth` and `self_signed_tls_client_auth`."""
     key_id: str | None = None
     auth: str | None = None
     """Overrides the issuer's."""
     basic_encoding: Literal["rfc6749", "raw"] | None = None
+    grant: GrantType | None = None
+    """Overrides the issuer's."""
+    dpop: bool | None = None
+    """Overrides the issuer's."""
+    subject: str | None = None
+    """`jwt-bearer`: on whose behalf, when not its own."""
+    subject_token: SecretRef | None = None
+    """`token-exchange`: a token kept in the vault, for whose subject a token is asked (RFC 8693 §2.1)."""
+    subject_profile: str | None = None
+    """`token-exchange`: the profile whose token is the subject's, instead of `subject_token`."""
+    subject_token_type: str = "access_token"  # noqa: S105  # a name of RFC 8693 §3
+    actor_token: SecretRef | None = None
+    """`token-exchange`: a token kept in the vault, of who acts for the subject."""
+    actor_profile: str | None = None
+    """`token-exchange`: the profile whose token is the actor's, instead of `actor_token`."""
+    actor_token_type: str = "access_token"  # noqa: S105  # a name of RFC 8693 §3
+    requested_token_type: str | None = None
+    installation: str | None = None
+    """`github-app`: the number of the installation whose tokens it mints."""
 
     def refs(self) -> Iterator[SecretRef]:
         """Yield the references that must be read before this client can authenticate."""
         if isinstance(self.client_id, SecretRef):
             yield self.client_id
-        if self.client_secret is not None:
-            yield self.client_secret
-        if self.private_key is not None:
-            yield self.private_key
+        for ref in (self.client_secret, self.private_key, self.certificate, self.subject_token, self.actor_token):
+            if ref is not None:
+                yield ref
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +173,8 @@ class ProfileConfig:
     """Sorted, without repeats."""
     organization: str | None = None
     extra_params: Mapping[str, str] = field(default_factory=dict)
+    repositories: tuple[str, ...] = ()
+    """`github-app`: names of the repositories that its tokens are confined to."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from tokenbroker.errors import IssuerMisconfigured
 from tokenbroker.model import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from tokenbroker.config import IssuerConfig
     from tokenbroker.model import Credentials
@@ -40,8 +40,8 @@ class Occasion:
     token_endpoint: str
     now: float
     """Epoch seconds."""
-    jti: str
-    """A name never used before (RFC 7519 §4.1.7)."""
+    jti: Callable[[], str]
+    """Gives a name never used before (RFC 7519 §4.1.7)."""
 
     @property
     def audience(self) -> str:
@@ -129,7 +129,7 @@ def _assertion(credentials: Credentials, pem: Secret, occasion: Occasion) -> Pro
         "iss": credentials.client_id,
         "sub": credentials.client_id,
         "aud": occasion.audience,
-        "jti": occasion.jti,
+        "jti": occasion.jti(),
         "iat": issued,
         "exp": issued + ASSERTION_TTL,
     }

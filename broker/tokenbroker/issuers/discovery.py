@@ -9,7 +9,7 @@ a person's decision, made by writing `token_endpoint` in the configuration.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -33,11 +33,19 @@ _OK: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
-    """A token endpoint and the issuer identifier that it belongs to."""
+class Endpoints:
+    """Where an issuer is asked for what, and the issuer identifier that its endpoints belong to."""
 
-    url: str
+    token: str
     issuer: str
+    """The issuer identifier, or the token endpoint where none is known."""
+    identified: bool = True
+    """Whether `issuer` is an identifier."""
+    mtls_token: str | None = None
+    """The token endpoint for clients with a certificate (RFC 8705 §5); `None`: the same as for all."""
+    revocation: str | None = None
+    introspection: str | None = None
+    jwks_uri: str | None = None
 
 
 def configured(key: str, url: str, config: IssuerConfig) -> SplitResult:
@@ -69,8 +77,11 @@ def candidates(url: str) -> tuple[str, ...]:
     )
 
 
-def read(reply: Reply, url: str, attempt: Attempt) -> Endpoint:
-    """Return the token endpoint that a metadata document of the issuer `url` names. Raises `IssuerError`."""
+def read(reply: Reply, url: str, attempt: Attempt, *, token_endpoint: str | None = None) -> Endpoints:
+    """Return the endpoints that a metadata document of the issuer `url` names. Raises `IssuerError`.
+
+    A `token_endpoint` that a person configured wins over the document's.
+    """
     if reply.status != _OK:
         raise refusal(reply, attempt)
     if reply.oversize or reply.headers.get("content-encoding", "identity").lower() != "identity":
@@ -79,11 +90,25 @@ def read(reply: Reply, url: str, attempt: Attempt) -> Endpoint:
         document = strict_object(reply.body)
     except (ValueError, TypeError):
         raise _unusable(attempt, "sent metadata that is no clear JSON object") from None
-    issuer, endpoint = document.get("issuer"), document.get("token_endpoint")
+    issuer, endpoint = document.get("issuer"), token_endpoint or document.get("token_endpoint")
     if not isinstance(issuer, str) or not isinstance(endpoint, str):
         raise _unusable(attempt, "sent metadata without issuer or token_endpoint")
     if issuer != url:
         raise _other_issuer(issuer, url, attempt)
+    if token_endpoint is None:
+        _check_endpoint(endpoint, url, attempt)
+    aliases = document.get("mtls_endpoint_aliases")
+    return Endpoints(
+        token=endpoint,
+        issuer=issuer,
+        mtls_token=_address(aliases.get("token_endpoint")) if isinstance(aliases, dict) else None,
+        revocation=_own(document.get("revocation_endpoint"), url),
+        introspection=_own(document.get("introspection_endpoint"), url),
+        jwks_uri=_address(document.get("jwks_uri")),
+    )
+
+
+def _check_endpoint(endpoint: str, url: str, attempt: Attempt) -> None:
     parts = secure(endpoint)
     if parts is None:
         raise _unusable(attempt, "names a token endpoint that is not a plain https address")
@@ -92,7 +117,17 @@ def read(reply: Reply, url: str, attempt: Attempt) -> Endpoint:
             f"{attempt.subject} names a token endpoint on another host: {scrub(endpoint, ())}",
             hint=f"if that is right, write it as token_endpoint in [issuers.{attempt.issuer}]",
         )
-    return Endpoint(url=endpoint, issuer=issuer)
+
+
+def _address(value: object) -> str | None:
+    """Return an address to which no secret is sent, if it is one at all."""
+    return value if isinstance(value, str) and secure(value) is not None else None
+
+
+def _own(value: object, url: str) -> str | None:
+    """Return an address on the issuer's own origin: credentials and tokens are sent there."""
+    parts = secure(value) if isinstance(value, str) else None
+    return value if parts is not None and isinstance(value, str) and same_origin(parts, urlsplit(url)) else None
 
 
 class Discovery:
@@ -103,26 +138,57 @@ class Discovery:
         self._config = config
         self._clock = clock
         self._get = get
-        self._known: Endpoint | IssuerError | None = None
+        self._known: Endpoints | IssuerError | None = None
         self._until = 0.0
         self._search: asyncio.Task[None] | None = None
 
-    async def endpoint(self) -> Endpoint:
-        """Return the configured token endpoint, or the discovered one. Raises `IssuerError`.
+    async def endpoints(self) -> Endpoints:
+        """Return enough to ask for a token: what is configured, or else what is discovered. Raises `IssuerError`.
 
         A caller that is cancelled cancels nobody else's search.
         """
         config = self._config
         if config.token_endpoint is not None:
             configured("token_endpoint", config.token_endpoint, config)
-            return Endpoint(url=config.token_endpoint, issuer=config.url or config.token_endpoint)
+            return self._completed(
+                Endpoints(
+                    token=config.token_endpoint,
+                    issuer=config.url or config.token_endpoint,
+                    identified=config.url is not None,
+                )
+            )
+        found = await self._searched()
+        if isinstance(found, Endpoints):
+            return self._completed(found)
+        raise _again(found)
+
+    async def all_endpoints(self) -> Endpoints:
+        """Return all that can be known, also where the token endpoint is configured. Raises `IssuerError`.
+
+        With a configured token endpoint nothing depends on the metadata, so its absence is not an error.
+        """
+        enough = await self.endpoints()
+        if self._config.token_endpoint is None or self._config.url is None:
+            return enough
+        found = await self._searched()
+        return self._completed(found) if isinstance(found, Endpoints) else enough
+
+    async def _searched(self) -> Endpoints | IssuerError | None:
         if self._known is None or self._clock.now().elapsed >= self._until:
             if self._search is None:
-                self._search = asyncio.create_task(self._look_up(), name=f"discovery of {config.name}")
+                self._search = asyncio.create_task(self._look_up(), name=f"discovery of {self._config.name}")
             await asyncio.wait([self._search])  # unlike awaiting it, this does not cancel it
-        if isinstance(self._known, Endpoint):
-            return self._known
-        raise _again(self._known)
+        return self._known
+
+    def _completed(self, found: Endpoints) -> Endpoints:
+        """Let what a person configured win."""
+        config = self._config
+        return replace(
+            found,
+            revocation=config.revocation_endpoint or found.revocation,
+            introspection=config.introspection_endpoint or found.introspection,
+            jwks_uri=config.jwks_uri or found.jwks_uri,
+        )
 
     async def close(self) -> None:
         """Stop a search that is under way. May be called twice."""
@@ -141,11 +207,11 @@ class Discovery:
         except TimeoutError:
             self._known = IssuerUnavailable(f"issuer `{self._config.name}` did not answer discovery in time")
         finally:
-            lasts = FOUND_FOR if isinstance(self._known, Endpoint) else FAILED_FOR
+            lasts = FOUND_FOR if isinstance(self._known, Endpoints) else FAILED_FOR
             self._until = self._clock.now().elapsed + lasts
             self._search = None
 
-    async def _ask_all(self) -> Endpoint:
+    async def _ask_all(self) -> Endpoints:
         """Ask each candidate; a document that is refused does not end the search, a network that fails does."""
         config = self._config
         if config.url is None:
@@ -160,7 +226,7 @@ class Discovery:
             attempt = Attempt(issuer=config.name, host=host, started=self._clock.now())
             reply = await self._get(address, attempt)
             try:
-                return read(reply, config.url, attempt)
+                return read(reply, config.url, attempt, token_endpoint=config.token_endpoint)
             except IssuerUnavailable as error:
                 later = error
             except IssuerError as error:

@@ -42,6 +42,7 @@ class Attempt:
     started: Instant
     """When the request was started."""
     auth: str = ""
+    grant: str = "client_credentials"
     scopes: tuple[str, ...] = ()
     audience: str | None = None
     resource: str | None = None

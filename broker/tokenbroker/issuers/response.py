@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, Final
 from tokenbroker.errors import IssuerMisconfigured, IssuerUnavailable
 from tokenbroker.issuers.exchange import AmbiguousJson, scrub, strict_object
 from tokenbroker.issuers.problems import http_date, refusal
-from tokenbroker.model import IssuerAnswer, Secret
+from tokenbroker.model import Checked, IssuerAnswer, Secret
 
 if TYPE_CHECKING:
     from tokenbroker.errors import IssuerError
     from tokenbroker.issuers.exchange import Attempt, Reply
+    from tokenbroker.ports import ProofKey
 
 MAX_TOKEN: Final = 16384  # characters; the socket's limit too (tokenbroker_client.wire)
 _TOKEN = re.compile(rf"[\x21-\x7e]{{1,{MAX_TOKEN}}}")  # stricter than RFC 6750 §2.1: what fits in a header
@@ -30,7 +31,9 @@ _DIGITS = re.compile(r"[0-9]{1,12}")
 _OK: Final = 200
 
 
-def parse(reply: Reply, attempt: Attempt, *, default_ttl: float, max_ttl: float) -> IssuerAnswer:
+def parse(
+    reply: Reply, attempt: Attempt, *, default_ttl: float, max_ttl: float, proof_key: ProofKey | None = None
+) -> IssuerAnswer:
     """Read a token endpoint's answer (RFC 6749 §5.1); lifetimes are seconds from the start of the request.
 
     The content type is ignored: issuers send JSON as text, and text as JSON. Raises the errors of `Issuer.issue`.
@@ -48,6 +51,8 @@ def parse(reply: Reply, attempt: Attempt, *, default_ttl: float, max_ttl: float)
         lifetime=_lifetime(answer.get("expires_in"), claims, reply, attempt, default_ttl=default_ttl, max_ttl=max_ttl),
         scope=_scope(answer.get("scope"), attempt),
         claims=claims,
+        checked=Checked.NOTHING if claims is None else Checked.CLAIMS,
+        proof_key=proof_key,
     )
 
 

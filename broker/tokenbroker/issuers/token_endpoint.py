@@ -1,33 +1,41 @@
-"""The Issuer port for any OAuth 2.0 server: find the token endpoint, authenticate, ask once, read the answer."""
+"""The Issuer port for any OAuth 2.0 server: find its endpoints, authenticate, ask once, read the answer, look into it.
+
+A step each has its own module: `discovery`, `grants`, `authentication`, `dpop`, `response`, `inspection`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import importlib
 import secrets
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode, urlsplit
 
-from tokenbroker.errors import IssuerMisconfigured, IssuerUnavailable
-from tokenbroker.issuers.authentication import Occasion, authenticate
+from tokenbroker.errors import IssuerUnavailable
+from tokenbroker.issuers import grants
+from tokenbroker.issuers.authentication import Occasion, Proof, authenticate
 from tokenbroker.issuers.discovery import Discovery
+from tokenbroker.issuers.dpop import ProofKeys
 from tokenbroker.issuers.exchange import Attempt
+from tokenbroker.issuers.inspection import Inspection
+from tokenbroker.issuers.quotas import quotas
 from tokenbroker.issuers.response import parse
+from tokenbroker.issuers.revocation import revoked
+from tokenbroker.model import Grant, Revocation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from tokenbroker.config import IssuerConfig
-    from tokenbroker.issuers.authentication import Proof
-    from tokenbroker.issuers.discovery import Endpoint
+    from tokenbroker.issuers.discovery import Endpoints
     from tokenbroker.issuers.exchange import Reply
     from tokenbroker.issuers.transport import Transport
-    from tokenbroker.model import Credentials, IssuerAnswer
+    from tokenbroker.model import Credentials, IssuerAnswer, Secret
     from tokenbroker.ports import Clock
 
 _TRANSPORT: Final = "tokenbroker.issuers.transport"
 _FORM: Final = {"Content-Type": "application/x-www-form-urlencoded"}
-_RESERVED: Final = frozenset({"grant_type", "redirect_uri", "scope", "audience", "resource"})
 
 
 def warm() -> None:
@@ -54,6 +62,8 @@ class TokenEndpoint:
         self._transport: Transport | None = None
         self._closed = False
         self._discovery = Discovery(config, clock=clock, get=self._get)
+        self._proof_keys = ProofKeys()
+        self._inspection = Inspection(config, clock=clock, get=self._get)
 
     async def issue(
         self,
@@ -63,47 +73,108 @@ class TokenEndpoint:
         audience: str | None,
         resource: str | None,
         extra: Mapping[str, str],
+        grant: Grant = Grant(),  # noqa: B008  # a frozen value
     ) -> IssuerAnswer:
         """See `Issuer.issue`. `extra` wins over the issuer's own `extra_params` and `organization`."""
         config = self._config
-        wanted = _parameters(config, scopes, audience, resource, extra)
-        endpoint = await self._discovery.endpoint()
-        proof = await self._prove(credentials, endpoint)
-        attempt = Attempt(
-            issuer=config.name,
-            host=urlsplit(endpoint.url).netloc,
-            started=self._clock.now(),
-            auth=credentials.auth,
+        wanted = grants.Wanted(grant, scopes, audience, resource, extra)
+        grants.check(wanted, config)
+        endpoints = await self._discovery.endpoints()
+        url = (endpoints.mtls_token if credentials.certificate else None) or endpoints.token
+        form, proof = await self._prepare(credentials, wanted, self._occasion(endpoints, url))
+        attempt = replace(
+            self._attempt(url, credentials, proof),
             scopes=scopes,
             audience=audience,
             resource=resource,
-            other_encoding=proof.other_encoding,
-            secrets=proof.secrets,
+            grant=grant.type,
         )
-        body = urlencode([*wanted, *proof.form]).encode()
-        reply = await self._http().exchange(
-            "POST", endpoint.url, attempt, body=body, headers={**_FORM, **proof.headers}
+        proof_key = await self._proof_keys.of(credentials) if credentials.dpop else None
+        body = urlencode([*form, *proof.form]).encode()
+        reply = await self._post(url, attempt, body, proof, credentials)
+        answer = parse(reply, attempt, default_ttl=config.default_ttl, max_ttl=config.max_ttl, proof_key=proof_key)
+        answer = replace(
+            answer, quotas=quotas(reply.headers), issuer=endpoints.issuer if endpoints.identified else None
         )
-        return parse(reply, attempt, default_ttl=config.default_ttl, max_ttl=config.max_ttl)
+        return await self._look_into(answer, credentials, attempt)
+
+    async def revoke(self, credentials: Credentials, token: Secret) -> Revocation:
+        """See `Issuer.revoke`."""
+        endpoints = await self._discovery.all_endpoints()
+        if endpoints.revocation is None:
+            return Revocation.UNSUPPORTED
+        form = [("token", token.reveal()), ("token_type_hint", "access_token")]
+        reply, attempt = await self._ask_about(endpoints.revocation, form, token, credentials, endpoints)
+        return revoked(reply, attempt)
 
     async def close(self) -> None:
         """Close connections; a later `issue` raises `IssuerUnavailable`. May be called twice."""
         self._closed = True
         await self._discovery.close()
+        await self._inspection.close()
         if self._transport is not None:
             await self._transport.close()
 
-    async def _prove(self, credentials: Credentials, endpoint: Endpoint) -> Proof:
-        occasion = Occasion(
+    def _occasion(self, endpoints: Endpoints, url: str) -> Occasion:
+        return Occasion(
             config=self._config,
-            issuer=endpoint.issuer,
-            token_endpoint=endpoint.url,
+            issuer=endpoints.issuer,
+            token_endpoint=url,
             now=self._clock.now().wall,
-            jti=self._jti(),
+            jti=self._jti,
         )
-        if credentials.auth != "private_key_jwt":
-            return authenticate(credentials, occasion)
-        return await asyncio.to_thread(authenticate, credentials, occasion)
+
+    def _attempt(self, url: str, credentials: Credentials, proof: Proof) -> Attempt:
+        return Attempt(
+            issuer=self._config.name,
+            host=urlsplit(url).netloc,
+            started=self._clock.now(),
+            auth=credentials.auth,
+            other_encoding=proof.other_encoding,
+            secrets=proof.secrets,
+        )
+
+    async def _prepare(
+        self, credentials: Credentials, wanted: grants.Wanted, occasion: Occasion
+    ) -> tuple[list[tuple[str, str]], Proof]:
+        """Return the parameters of the grant, and what authenticates the client."""
+
+        def prepare() -> tuple[list[tuple[str, str]], Proof]:
+            form, hidden = grants.parameters(wanted, credentials, occasion)
+            proof = authenticate(credentials, occasion)
+            return form, replace(proof, secrets=(*proof.secrets, *hidden))
+
+        if credentials.private_key is None:
+            return prepare()
+        return await asyncio.to_thread(prepare)  # loading and using an RSA key takes milliseconds
+
+    async def _post(self, url: str, attempt: Attempt, body: bytes, proof: Proof, credentials: Credentials) -> Reply:
+        """Send one form; with DPoP a second time, when the issuer wants a nonce in the proof (RFC 9449 §8)."""
+        headers = {**_FORM, **proof.headers}
+        return await self._http().exchange("POST", url, attempt, body=body, headers=headers)
+
+    async def _look_into(self, answer: IssuerAnswer, credentials: Credentials, attempt: Attempt) -> IssuerAnswer:
+        """Check the token's signature, or ask what it holds, where that is possible and wanted."""
+        if not self._inspection.wanted(answer):
+            return answer
+        endpoints = await self._discovery.all_endpoints()
+
+        async def introspect(url: str) -> Reply:
+            form = [("token", answer.access_token.reveal()), ("token_type_hint", "access_token")]
+            reply, _ = await self._ask_about(url, form, answer.access_token, credentials, endpoints)
+            return reply
+
+        return await self._inspection.look_into(answer, endpoints, attempt, introspect)
+
+    async def _ask_about(
+        self, url: str, form: list[tuple[str, str]], token: Secret, credentials: Credentials, endpoints: Endpoints
+    ) -> tuple[Reply, Attempt]:
+        """Send a token to an endpoint of the issuer that wants the client to authenticate as at the token endpoint."""
+        _, proof = await self._prepare(credentials, grants.NOTHING, self._occasion(endpoints, endpoints.token))
+        attempt = self._attempt(url, credentials, replace(proof, secrets=(*proof.secrets, token)))
+        body = urlencode([*form, *proof.form]).encode()
+        headers = {**_FORM, **proof.headers}
+        return await self._http().exchange("POST", url, attempt, body=body, headers=headers), attempt
 
     async def _get(self, url: str, attempt: Attempt) -> Reply:
         return await self._http().exchange("GET", url, attempt, headers={})
@@ -114,32 +185,3 @@ class TokenEndpoint:
         if self._transport is None:
             self._transport = importlib.import_module(_TRANSPORT).Transport(self._config, env=self._env)
         return self._transport
-
-
-def _parameters(
-    config: IssuerConfig,
-    scopes: tuple[str, ...],
-    audience: str | None,
-    resource: str | None,
-    extra: Mapping[str, str],
-) -> list[tuple[str, str]]:
-    """Return the request's parameters (RFC 6749 §4.4.2, RFC 8707 §2), each once (RFC 6749 §3.2).
-
-    Raises `IssuerMisconfigured` for an extra parameter that would replace one of the protocol's own.
-    """
-    own = {"grant_type": "client_credentials"}
-    if scopes:
-        own["scope"] = " ".join(scopes)
-    if audience is not None:
-        own["audience"] = audience
-    if resource is not None:
-        own["resource"] = resource
-    organization = {"organization": config.organization} if config.organization else {}
-    added = {**config.extra_params, **organization, **extra}
-    for name in added:
-        if name in _RESERVED or name.startswith("client_"):
-            raise IssuerMisconfigured(
-                f"issuer `{config.name}`: extra_params may not set {name}",
-                hint=f"remove {name} from extra_params of [issuers.{config.name}] or of the profile",
-            )
-    return [*own.items(), *added.items()]

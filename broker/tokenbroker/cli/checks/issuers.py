@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from tokenbroker.cli.checks import Finding, fault_of, ok
 from tokenbroker.errors import IssuerError
-from tokenbroker.issuers.discovery import Discovery, Endpoint
+from tokenbroker.issuers.discovery import Discovery, Endpoints
 from tokenbroker.issuers.exchange import Attempt
 from tokenbroker.system.clock import SystemClock
 
@@ -28,7 +28,7 @@ async def check_issuers(config: Config, environ: Mapping[str, str]) -> list[Find
     return list(await asyncio.gather(*(_issuer(issuer, environ) for issuer in config.issuers.values())))
 
 
-async def look_up(config: IssuerConfig, environ: Mapping[str, str]) -> Endpoint:
+async def look_up(config: IssuerConfig, environ: Mapping[str, str]) -> Endpoints:
     """Return the token endpoint: what discovery finds, or the configured one if its host answers at all.
 
     Raises `IssuerError`.
@@ -44,10 +44,10 @@ async def look_up(config: IssuerConfig, environ: Mapping[str, str]) -> Endpoint:
     clock = SystemClock()
     discovery = Discovery(bounded, clock=clock, get=get)
     try:
-        endpoint = await discovery.endpoint()
+        endpoint = await discovery.endpoints()
         if config.token_endpoint is not None:
             # RFC 6749 §3.2: tokens are had by POST alone, so a GET without credentials is refused, which is an answer.
-            await get(endpoint.url, Attempt(config.name, urlsplit(endpoint.url).netloc, clock.now()))
+            await get(endpoint.token, Attempt(config.name, urlsplit(endpoint.token).netloc, clock.now()))
         return endpoint
     finally:
         await discovery.close()
@@ -61,4 +61,4 @@ async def _issuer(config: IssuerConfig, environ: Mapping[str, str]) -> Finding:
         # curl reads the same proxy variables, and says more of what is wrong with a network than is fit for one line.
         return fault_of("issuer", error, otherwise=f"curl -I {shlex.quote(config.token_endpoint or config.url or '')}")
     how = "answers at" if config.token_endpoint is not None else "found by discovery:"
-    return ok("issuer", f"issuer `{config.name}` {how} {endpoint.url}")
+    return ok("issuer", f"issuer `{config.name}` {how} {endpoint.token}")
