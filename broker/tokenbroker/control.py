@@ -12,7 +12,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tokenbroker import policy
+from tokenbroker import lifecycle, policy
 from tokenbroker.errors import BrokerError, Busy, Locked
 from tokenbroker.model import AgentType, DesktopEvent
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tokenbroker.config import UnlockConfig
     from tokenbroker.model import Instant, TokenKey
     from tokenbroker.ports import AuditSink, Clock
+    from tokenbroker.revocations import Report
     from tokenbroker.unlock import Unlock
 
 REASONS = {
@@ -42,6 +43,16 @@ class Lock:
     secrets: int
     pending: int
     """Fetches under way, and reads of the vault, that were given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """What a person revoked."""
+
+    tokens: int
+    """Live tokens that were dropped."""
+    at_issuers: asyncio.Task[Report] | None
+    """Ends when their issuers have been told; `None` when none has to be."""
 
 
 class Control:
@@ -98,28 +109,42 @@ class Control:
             REASONS[event], [self._broker.unlocks.person], self._of_person, keep_tokens=keep, by_event=True
         )
 
-    def revoke_session(self, session_id: str) -> int | None:
-        """Serve the session no more. Returns how many live tokens it held; `None` if there is no such session."""
+    def revoke_session(self, session_id: str) -> Revoked | None:
+        """Serve the session no more, and drop what it holds; `None` if there is no such session.
+
+        Others that were given the same tokens get new ones when they ask again.
+        """
         sessions = self._broker.sessions
         session = sessions.find(session_id)
         if session is None:
             return None
-        held = len(session.holdings)
+        held = {holding.fingerprint for holding in session.holdings.values()}
+        count = len(session.holdings)
         sessions.revoke(session)
         self._audit.record("session revoked", {"session": session.id, "pid": session.pid, "exe": session.exe})
-        return held
+        shared = {
+            entry.key for entry in self._broker.cache if entry.slot.token and entry.slot.token.fingerprint in held
+        }
+        return Revoked(count, self._take_back(lambda key: key in shared))
 
-    def revoke_profile(self, profile: str | None) -> int:
-        """Drop the tokens of one profile, or all; whoever asks again needs a new one. Returns how many there were.
-
-        Raises `UnknownProfile`.
-        """
+    def revoke_profile(self, profile: str | None) -> Revoked:
+        """Drop the tokens of one profile, or all; whoever asks again needs a new one. Raises `UnknownProfile`."""
         if profile is not None:
             policy.find_profile(self._broker.config, name=profile)
-        told = Busy("the token was revoked meanwhile", hint="run the command again", retry_after=0.0)
-        count = self._broker.drop(lambda key: profile is None or key.profile == profile, told)
+        cache, now = self._broker.cache, self._clock.now()
+
+        def fits(key: TokenKey) -> bool:
+            return profile is None or key.profile == profile
+
+        count = sum(lifecycle.usable(entry.slot, now) for entry in cache if fits(entry.key))
         self._audit.record("tokens revoked", {"profile": profile or "*", "tokens": count})
-        return count
+        return Revoked(count, self._take_back(fits))
+
+    def _take_back(self, which: Callable[[TokenKey], bool]) -> asyncio.Task[Report] | None:
+        """Drop the tokens whose key fits, here and at their issuers."""
+        told = Busy("the token was revoked meanwhile", hint="run the command again", retry_after=0.0)
+        broker = self._broker
+        return broker.revocations.start(broker.drop(which, told), "revoke", broker.cache.exchange)
 
     def _unlock_of(self, key: TokenKey) -> Unlock:
         client = self._broker.config.clients.get(key.client)
@@ -147,7 +172,9 @@ class Control:
         if keep_tokens:
             broker.cache.give_up(which, told)
         else:
-            tokens = broker.drop(which, told)
+            dropped = broker.drop(which, told)
+            tokens = len(dropped)
+            broker.revocations.start(dropped, "lock", broker.cache.exchange)
         secrets = sum(unlock.lock() for unlock in unlocks)
         self.on_lock()
         if by_event and self.last_lock is not None and not (tokens or secrets or pending):

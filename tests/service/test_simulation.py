@@ -18,7 +18,7 @@ from tokenbroker import cache
 from tokenbroker.broker import Served
 from tokenbroker.config import UnlockConfig
 from tokenbroker.errors import BrokerError, IssuerUnavailable
-from tokenbroker.model import IssuerAnswer, Secret
+from tokenbroker.model import IssuerAnswer, Revocation, Secret
 from tokenbroker_client.wire import TokenRequest
 
 if TYPE_CHECKING:
@@ -57,6 +57,9 @@ class TrueIssuer:
         text = f"token-{len(self.ends)}"
         self.ends[text] = self.now() + self.lifetime
         return IssuerAnswer(Secret(text), "Bearer", self.lifetime, ("read",))
+
+    async def revoke(self, *_: object) -> Revocation:
+        return Revocation.REVOKED
 
     def now(self) -> float:
         return self.world.clock.now().elapsed

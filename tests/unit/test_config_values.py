@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.config_documents import client, refusal
-from tokenbroker.config.presets import PRESETS, UNAVAILABLE
 from tokenbroker.config.text import parse
 from tokenbroker.model import SecretRef
 
@@ -113,53 +112,6 @@ def test_issuer_urls(url: str, *, taken: bool) -> None:
         assert parse(text).issuers["i"].url == url
     else:
         assert refusal(text).message.startswith("config.toml line 3: issuers.i.url: expected ")
-
-
-def preset_document(preset: str, profile: str) -> str:
-    """Return a document with one client at an issuer of this preset."""
-    document = client("op://V/I/f").replace("[issuers.i]\n", f'[issuers.i]\npreset = "{preset}"\n')
-    return f'{document}[profiles.p]\nclients = ["c"]\n{profile}'
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_can_be_used(preset: str) -> None:
-    """Each preset's defaults are the issuer's, and a profile that satisfies it is taken."""
-    scope = {"entra": "api://x/.default", "zitadel": "openid"}.get(preset, "read")
-    issuer = parse(preset_document(preset, f'audience = "a"\nscopes = ["{scope}"]')).issuers["i"]
-    assert (issuer.auth, issuer.basic_encoding) == (PRESETS[preset].auth, PRESETS[preset].basic_encoding)
-
-
-def test_what_an_issuer_says_wins_over_its_preset() -> None:
-    """A preset gives defaults, never more."""
-    document = client("op://V/I/f").replace(
-        "[issuers.i]\n", '[issuers.i]\npreset = "okta"\nauth = "client_secret_post"\nbasic_encoding = "raw"\n'
-    )
-    issuer = parse(document).issuers["i"]
-    assert (issuer.auth, issuer.basic_encoding) == ("client_secret_post", "raw")
-
-
-@pytest.mark.parametrize(
-    ("preset", "profile", "key"),
-    [
-        pytest.param("auth0", 'scopes = ["a"]', "audience", id="auth0 without audience gives an opaque token"),
-        pytest.param("okta", 'audience = "a"', "scopes", id="okta wants a scope"),
-        pytest.param("entra", "", "scopes", id="entra wants a scope"),
-        pytest.param("entra", 'scopes = ["api://x/read"]', "scopes", id="entra wants .default"),
-        pytest.param("entra", 'scopes = ["a/.default", "b/.default"]', "scopes", id="entra takes one resource"),
-        pytest.param("zitadel", 'scopes = ["read"]', "scopes", id="zitadel wants openid"),
-    ],
-)
-def test_presets_insist(preset: str, profile: str, key: str) -> None:
-    """A profile that the issuer would refuse is refused before it is asked."""
-    message = refusal(preset_document(preset, profile)).message
-    assert f": profiles.p.{key}: " in message
-    assert f"preset `{preset}`" in message
-
-
-@pytest.mark.parametrize("preset", UNAVAILABLE)
-def test_presets_of_later_versions_are_named_as_such(preset: str) -> None:
-    """A documented preset is not called unknown."""
-    assert "does not have yet" in refusal(preset_document(preset, "")).message
 
 
 def test_the_development_backend_is_taken_where_it_is_allowed() -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from tokenbroker.cli.admin import ask
-from tokenbroker.cli.text import about, count
+from tokenbroker.cli.text import about, count, span
 
 if TYPE_CHECKING:
     import argparse
@@ -49,9 +50,24 @@ def revoke(arguments: argparse.Namespace, here: Surroundings) -> int:
         which = {"session": arguments.session}
     revoked = ask(arguments, here, "POST", "/v1/revoke", which)["revoked"]
     print(f"revoked: {_revoked(revoked)}, {count(revoked['tokens'], 'token')}")
+    if revoked["at_issuers"] is not None:
+        return _at_issuers(revoked["at_issuers"])
     if revoked["tokens"]:
         print("what programs already hold stays valid at the API until it expires")
     return 0
+
+
+def _at_issuers(told: dict[str, Any]) -> int:
+    """Say what the issuers made of it; 1 when one could not be told."""
+    if told["revoked"]:
+        print(f"taken back by the issuer: {count(told['revoked'], 'token')}; APIs that do not ask it accept them still")
+    for number, why in ((told["unsupported"], "the issuer cannot take back"), (told["failed"], "not taken back")):
+        if number:
+            left = span(told["valid_until"] - time.time())
+            print(f"{why}: {count(number, 'token')}, which APIs accept for {left} more at most")
+    for problem in told["problems"]:
+        print(f"  {problem}")
+    return 1 if told["failed"] else 0
 
 
 def _revoked(what: dict[str, Any]) -> str:

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from tokenbroker.config import ClientConfig, IssuerConfig, sections
+from tokenbroker.config.clients import Surroundings
 from tokenbroker.config.fields import Problem, check_name, choice, text
 from tokenbroker.config.presets import PRESETS
+from tokenbroker.config.profiles import profile as parse_profile
 from tokenbroker.config.values import credential, issuer_url, secret_reference, service_url, token_url
 from tokenbroker.model import AgentType
 
@@ -160,10 +162,10 @@ def _check_profile(answers: Mapping[str, str], scopes: str) -> None:
     """Judge scopes as the configuration would, the preset's demands included."""
     issuer = IssuerConfig("main", answers["preset"])
     client = ClientConfig("main", "main", AgentType.INTERACTIVE, "owner", "id")
-    around = sections.Surroundings("op", "op", ["main"], ["main"], [], {"main": issuer})
+    around = Surroundings("op", "op", ["main"], ["main"], [], {"main": issuer})
     table: dict[str, object] = {"clients": ["main"], "scopes": scopes.split()}
     if answers["audience"]:
         table["audience"] = answers["audience"]
     for scope in scopes.split():
         _harmless(scope)
-    sections.profile("main", table, around, {"main": client})
+    parse_profile("main", table, around, {"main": client})

@@ -99,6 +99,10 @@ class IssuerConfig:
     """Under which header an assertion carries the client's `key_id`."""
     assertion_ttl: float = 60.0
     """Seconds between `iat` and `exp` of an assertion."""
+    assertion_subject: Literal["client", "none"] = "client"
+    """`jwt-bearer`: `sub` of the assertion when the client has no `subject`: its own id, or none (Google)."""
+    assertion_scope: bool = False
+    """`jwt-bearer`: whether the scopes stand in the assertion (Google) instead of beside it."""
     granted_scopes: Literal["exact", "subset", "ignore"] = "exact"
     """What to do when fewer scopes were granted than asked: `exact` refuses, `subset` serves what there is."""
     token_issuer: str | None = None

@@ -108,6 +108,15 @@ def boolean(value: object) -> bool:
     return value
 
 
+def share(value: object) -> float:
+    """Parse a share of a whole: a number from 0 to 1."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise expected("a number from 0 to 1", kind(value))
+    if not 0 <= value <= 1:
+        raise expected("a number from 0 to 1", "another")
+    return float(value)
+
+
 def choice(*options: str) -> Parser:
     """Make a parser of one of `options`."""
 

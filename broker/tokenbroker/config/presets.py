@@ -7,16 +7,44 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from tokenbroker.config import AssertionAlg, GrantType
+
+_SETTINGS: Final = (
+    "grant",
+    "auth",
+    "basic_encoding",
+    "assertion_audience",
+    "assertion_alg",
+    "assertion_header",
+    "assertion_ttl",
+    "assertion_subject",
+    "assertion_scope",
+    "granted_scopes",
+    "token_issuer",
+)
+"""The fields of a preset that the configuration of an issuer may override, by the same name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preset:
     """One product's ways; the defaults are those of a plain OpenID provider."""
 
+    about: str
+    """The product, and where its console keeps what is asked for here."""
+    url_example: str = "https://issuer.example.com"
+    """What an issuer's URL looks like; capitals are to be replaced."""
+    url: str | None = None
+    """The one address of a product that has no other."""
+    token_endpoint: str | None = None
+    """Likewise."""
+    endpoint_example: str | None = None
+    """What the token endpoint looks like, where it is on another host than the issuer and must be configured."""
+    grant: GrantType = "client_credentials"
     auth: str = "client_secret_post"
     """Client authentication when the configuration names none (names of OIDC Core §9)."""
     basic_encoding: Literal["rfc6749", "raw"] = "rfc6749"
@@ -29,51 +57,128 @@ class Preset:
     """One scope that every request must have."""
     scope_suffix: str | None = None
     """What every scope must end with."""
+    scope_example: str | None = None
     assertion_audience: Literal["issuer", "token_endpoint"] = "issuer"
-    """`aud` of a `private_key_jwt` assertion: the issuer's identifier as it is configured, or the token endpoint."""
-    assertion_alg: Literal["RS256", "PS256", "ES256"] | None = None
-    """Signature of the assertion; `None`: what fits the key."""
+    """`aud` of an assertion: the issuer's identifier as it is configured, or the token endpoint."""
+    assertion_alg: AssertionAlg | None = None
+    """Signature of an assertion; `None`: what fits the key."""
     assertion_header: Literal["kid", "x5t", "x5t#S256"] = "kid"
-    """Under which header the assertion carries the client's `key_id`."""
+    """Under which header an assertion carries the client's `key_id`."""
+    assertion_ttl: float = 60.0
+    """Seconds between `iat` and `exp` of an assertion."""
+    assertion_subject: Literal["client", "none"] = "client"
+    """What stands as `sub` in the assertion of a jwt-bearer grant that is on nobody's behalf."""
+    assertion_scope: bool = False
+    """Whether the jwt-bearer grant has its scopes within the assertion."""
+    granted_scopes: Literal["exact", "subset", "ignore"] = "exact"
+    """`ignore` where what is granted is never called as what was asked."""
+    token_issuer: str | None = None
+    """`any` where the `iss` of tokens is not the issuer's identifier."""
+    typ_jwt: bool = False
+    """Whether its access tokens call themselves `JWT` and not `at+jwt` (RFC 9068 §2.1)."""
 
-    def defaults(self) -> dict[str, str | None]:
+    def defaults(self) -> dict[str, Any]:
         """Return what the configuration of an issuer may override, by the names that it uses."""
-        names = ("auth", "basic_encoding", "assertion_audience", "assertion_alg", "assertion_header")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in _SETTINGS}
 
-
-_BASIC: Final = Preset(auth="client_secret_basic")
 
 PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
     {
-        # Without an audience Auth0 gives an opaque token that no API accepts.
-        "auth0": Preset(audience_required=True),
-        # A custom authorization server wants at least one custom scope, the org server an `okta.*` scope.
-        "okta": Preset(auth="client_secret_basic", scope_required=True),
+        "auth0": Preset(
+            about="Auth0; the application is of type machine-to-machine, and authorised for the API",
+            url_example="https://TENANT.REGION.auth0.com/",
+            audience_required=True,
+            typ_jwt=True,
+        ),
+        "okta": Preset(
+            about="Okta; an API services app, and a custom scope of the authorization server",
+            url_example="https://ORG.okta.com/oauth2/default",
+            auth="client_secret_basic",
+            scope_required=True,
+            typ_jwt=True,
+        ),
         "entra": Preset(
+            about="Microsoft Entra ID; an app registration with application permissions",
+            url_example="https://login.microsoftonline.com/TENANT-ID/v2.0",
             scope_required=True,
             scope_suffix="/.default",
+            scope_example="api://APP-ID/.default",
             assertion_audience="token_endpoint",
             assertion_alg="PS256",
             assertion_header="x5t#S256",
+            granted_scopes="ignore",  # asked is `…/.default`, the token has roles
+            token_issuer="any",  # noqa: S106  # sts.windows.net in tokens of version 1, the API's choice
+            typ_jwt=True,
         ),
-        "keycloak": _BASIC,
-        "cognito": _BASIC,
-        "pingone": _BASIC,
-        "zitadel": Preset(auth="client_secret_basic", scope_required=True, scope_needed="openid"),
-        "workos": Preset(),
-        "stytch": _BASIC,
-        "descope": Preset(),
-        "hydra": _BASIC,
-        "oidc": Preset(),
+        "keycloak": Preset(
+            about="Keycloak; a client with service accounts enabled, and a mapper for the audience",
+            url_example="https://HOST/realms/REALM",
+            auth="client_secret_basic",
+            typ_jwt=True,
+        ),
+        "cognito": Preset(
+            about="Amazon Cognito; a confidential app client with the client credentials grant",
+            url_example="https://cognito-idp.REGION.amazonaws.com/POOL-ID",
+            endpoint_example="https://DOMAIN.auth.REGION.amazoncognito.com/oauth2/token",
+            auth="client_secret_basic",
+            scope_example="RESOURCE-SERVER/SCOPE",
+            typ_jwt=True,
+        ),
+        "pingone": Preset(
+            about="PingOne; a worker app, or an app with a custom resource",
+            url_example="https://auth.pingone.com/ENVIRONMENT-ID/as",
+            auth="client_secret_basic",
+            typ_jwt=True,
+        ),
+        "google": Preset(
+            about="Google Cloud service account; keep its JSON key file in the vault",
+            url_example="https://accounts.google.com",
+            token_endpoint="https://oauth2.googleapis.com/token",  # noqa: S106  # an address
+            grant="jwt-bearer",
+            auth="none",
+            scope_required=True,
+            scope_example="https://www.googleapis.com/auth/cloud-platform",
+            assertion_audience="token_endpoint",
+            assertion_alg="RS256",
+            assertion_subject="none",  # with one it asks for domain-wide delegation
+            assertion_scope=True,
+        ),
+        "github-app": Preset(
+            about="GitHub App; keep its private key in the vault",
+            url_example="https://HOST/api/v3",
+            url="https://api.github.com",
+            grant="github-app",
+            auth="none",
+            scope_example="contents:read",
+        ),
+        "zitadel": Preset(
+            about="Zitadel; a service user with client credentials, or with a key and grant jwt-bearer",
+            url_example="https://INSTANCE.zitadel.cloud",
+            auth="client_secret_basic",
+            scope_required=True,
+            scope_needed="openid",
+            scope_example="openid urn:zitadel:iam:org:project:id:PROJECT-ID:aud",
+        ),
+        "workos": Preset(about="WorkOS; an M2M application", url_example="https://SUBDOMAIN.authkit.app", typ_jwt=True),
+        "stytch": Preset(
+            about="Stytch; an M2M client of the project",
+            url_example="https://PROJECT.customers.stytch.com",
+            auth="client_secret_basic",
+            typ_jwt=True,
+        ),
+        "descope": Preset(
+            about="Descope; an inbound app",
+            url_example="https://api.descope.com/v1/apps/PROJECT-ID",
+            endpoint_example="https://api.descope.com/oauth2/v1/apps/token",
+            typ_jwt=True,
+        ),
+        "hydra": Preset(
+            about="Ory Hydra; an OAuth 2.0 client with the grant and the audience allowed",
+            url_example="https://PROJECT.projects.oryapis.com",
+            auth="client_secret_basic",
+            typ_jwt=True,
+        ),
+        "oidc": Preset(about="any other server of OAuth 2.0 or OpenID Connect"),
     }
 )
 """The presets of this version, by the name that the configuration uses."""
-
-UNAVAILABLE: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "google": "the jwt-bearer grant (RFC 7523)",
-        "github-app": "GitHub's own exchange of an app's JWT for an installation token",
-    }
-)
-"""Presets that are documented and not here yet, each with what it needs that this version does not have."""

@@ -12,7 +12,10 @@ import tomllib
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tokenbroker.config import Config, RuleConfig, UnlockConfig, VaultConfig, sections
+from tokenbroker.config.clients import Surroundings, client
 from tokenbroker.config.fields import Problem, check_name, expected, inside, kind, path_text, unknown_key
+from tokenbroker.config.issuers import issuer
+from tokenbroker.config.profiles import check_cycles, profile
 from tokenbroker.config.toml_lines import TomlLines
 from tokenbroker.errors import ConfigError
 
@@ -102,8 +105,8 @@ def _config(
     unlock = UnlockConfig()
     with faults, inside("unlock"):
         unlock = sections.unlock(document.get("unlock", {}))
-    issuers = _each(document, "issuers", sections.issuer, faults)
-    around = sections.Surroundings(
+    issuers = _each(document, "issuers", issuer, faults)
+    around = Surroundings(
         backend=vault.backend if vault is not None else None,
         autonomous_backend=(autonomous or vault).backend if vault is not None else None,
         issuer_names=_names(document, "issuers"),
@@ -111,8 +114,10 @@ def _config(
         profile_names=_names(document, "profiles"),
         issuers=issuers,
     )
-    clients = _each(document, "clients", lambda name, value: sections.client(name, value, around), faults)
-    profiles = _each(document, "profiles", lambda name, value: sections.profile(name, value, around, clients), faults)
+    clients = _each(document, "clients", lambda name, value: client(name, value, around), faults)
+    profiles = _each(document, "profiles", lambda name, value: profile(name, value, around, clients), faults)
+    with faults:
+        check_cycles(profiles, clients)
     rules = _rules(document, around.profile_names, lines, faults)
     return Config(path, vault or VaultConfig(), unlock, issuers, clients, profiles, rules, autonomous)
 

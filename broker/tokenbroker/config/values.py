@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import SplitResult, urlsplit
 
-from tokenbroker.config.fields import Problem, expected, kind, shown, text
-from tokenbroker.model import SecretRef
+from tokenbroker.config.fields import Problem, choice, did_you_mean, either, expected, kind, shown, text
+from tokenbroker.model import AgentType, SecretRef
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +24,8 @@ _UNITS: Final = (DAY, 3600.0, 60.0, 1.0)
 
 _URI_CHARACTERS: Final = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+")  # RFC 3986 §2
 _ABSOLUTE_URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[^#]+")  # RFC 3986 §4.3
+TOKEN_TYPES: Final = ("access_token", "refresh_token", "id_token", "saml1", "saml2", "jwt")  # RFC 8693 §3
+_PERMISSION: Final = re.compile(r"[a-z][a-z_]{0,63}:(?:read|write|admin)")
 _SCOPE_TOKEN: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749 §3.3
 _VSCHARS: Final = re.compile(r"[\x20-\x7e]+")  # RFC 6749 appendix A.1
 
@@ -114,6 +116,31 @@ def resource(value: object) -> str:
     if not _URI_CHARACTERS.fullmatch(uri) or not _ABSOLUTE_URI.fullmatch(uri):
         raise expected("an absolute URI without a fragment (RFC 8707 §2)", "another string")
     return uri
+
+
+def agent_type(value: object) -> AgentType:
+    """Parse `interactive` or `autonomous`."""
+    return AgentType(choice(*AgentType)(value))
+
+
+def token_type(value: object) -> str:
+    """Parse the type of a token in an exchange: a short name of RFC 8693 §3, or an absolute URI."""
+    found = text(value)
+    if found in TOKEN_TYPES:
+        return found
+    if ":" not in found:
+        raise expected(f"{either(TOKEN_TYPES)}, or a URI", shown(found), hint=did_you_mean(found, TOKEN_TYPES))
+    return resource(found)
+
+
+def permission(value: object) -> str:
+    """Parse a permission of a GitHub App, which stands where scopes do."""
+    found = scope(value)
+    if not _PERMISSION.fullmatch(found):
+        raise expected(
+            "a permission and its level, such as contents:read", shown(found), hint="levels are read, write and admin"
+        )
+    return found
 
 
 def scope(value: object) -> str:
