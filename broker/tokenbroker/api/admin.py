@@ -7,12 +7,14 @@ Rules of this file:
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from tokenbroker.api import views
 from tokenbroker.api.messages import Response, Stream
 from tokenbroker.api.routes import Api, json_object, json_response
 from tokenbroker.errors import UsageError
+from tokenbroker.trials import try_clients
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -58,6 +60,7 @@ class AdminApi(Api):
             "/v1/lock": ("POST", self._lock),
             "/v1/revoke": ("POST", self._revoke),
             "/v1/reload": ("POST", self._reloaded),
+            "/v1/try": ("POST", self._tried),
             "/v1/op-experiment": ("POST", self._experimented),
             "/metrics": ("GET", self._metrics),
             "/healthz": ("GET", lambda _: Response(200, b'{"status":"ok"}')),
@@ -94,23 +97,33 @@ class AdminApi(Api):
         lock = self._control.lock("asked by a person")
         return json_response({"forgot": views.forgot(lock)})
 
-    def _revoke(self, request: Request) -> Response:
+    async def _revoke(self, request: Request) -> Response:
+        """Revoke, and wait for what the issuers say: that is bounded."""
         body = json_object(request)
         session, profile, everything = body.get("session"), body.get("profile"), body.get("all")
         if isinstance(session, str) and profile is None and everything is None:
-            held = self._control.revoke_session(session)
-            if held is None:
+            revoked = self._control.revoke_session(session)
+            if revoked is None:
                 raise UsageError(f"there is no session {session[:20]!a}", hint="list them with `broker sessions`")
-            return json_response({"revoked": {"session": session, "tokens": held}})
-        if (isinstance(profile, str) and session is None and everything is None) or (
+            named: dict[str, str | None] = {"session": session}
+        elif (isinstance(profile, str) and session is None and everything is None) or (
             everything is True and session is None and profile is None
         ):
-            return json_response({"revoked": {"profile": profile, "tokens": self._control.revoke_profile(profile)}})
-        raise UsageError("the request needs one of `session`, `profile` and `all`")
+            revoked = self._control.revoke_profile(profile)
+            named = {"profile": profile}
+        else:
+            raise UsageError("the request needs one of `session`, `profile` and `all`")
+        report = None if revoked.at_issuers is None else await asyncio.shield(revoked.at_issuers)
+        return json_response({"revoked": {**named, "tokens": revoked.tokens, "at_issuers": views.at_issuers(report)}})
 
     def _reloaded(self, _request: Request) -> Response:
         self._reload()
         return json_response({"profiles": len(self._broker.config.profiles)})
+
+    async def _tried(self, _request: Request) -> Response:
+        tried = await try_clients(self._broker, self._clock)
+        now = self._clock.now()
+        return json_response({"tried": [views.trial(self._broker, one, now) for one in tried]})
 
     async def _experimented(self, request: Request) -> Response:
         return json_response(await self._experiment(json_object(request)))

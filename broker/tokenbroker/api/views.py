@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from tokenbroker.control import Lock
     from tokenbroker.errors import BrokerError
     from tokenbroker.model import Instant, Peer
+    from tokenbroker.revocations import Report
     from tokenbroker.sessions import Session
+    from tokenbroker.trials import Trial
     from tokenbroker.unlock import Unlock
 
 Json = dict[str, Any]
@@ -97,6 +99,19 @@ def forgot(lock: Lock) -> Json:
     return {"tokens": lock.tokens, "secrets": lock.secrets, "pending": lock.pending}
 
 
+def at_issuers(report: Report | None) -> Json | None:
+    """Return what the issuers made of tokens that were to be revoked; `None` when none was asked."""
+    if report is None:
+        return None
+    return {
+        "revoked": report.revoked,
+        "unsupported": report.unsupported,
+        "failed": report.failed,
+        "valid_until": report.valid_until,
+        "problems": list(report.problems),
+    }
+
+
 def token(broker: Broker, entry: Entry, now: Instant) -> Json:
     """Return one place of the cache."""
     key, slot = entry.key, entry.slot
@@ -114,10 +129,17 @@ def token(broker: Broker, entry: Entry, now: Instant) -> Json:
         "expires_at": held.validity.expires_at(now) if held and live else None,
         "fingerprint": held.fingerprint if held and live else None,
         "source": _source(entry, live=live),
+        "checked": str(held.checked) if held and live else None,
+        "bound_to": held.bound_to if held and live else None,
         "fetching": slot.fetching,
         "last_error": error(slot.failure.error) if slot.failure else None,
         "retry_in": lifecycle.retry_after(slot, now),
     }
+
+
+def trial(broker: Broker, tried: Trial, now: Instant) -> Json:
+    """Return what came of trying one client; not the token."""
+    return {"client": tried.client, "token": token(broker, tried.entry, now), "problem": error(tried.problem)}
 
 
 def session(found: Session, now: Instant) -> Json:

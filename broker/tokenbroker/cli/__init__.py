@@ -87,6 +87,7 @@ def _add_options(name: str, verb: argparse.ArgumentParser) -> None:
 def _add_doctor_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("what", nargs="?", choices=("op",), help="op: find out, with you, when 1Password asks")
     verb.add_argument("--read", action="store_true", help="read every reference, which may cause a prompt; show none")
+    verb.add_argument("--no-tokens", action="store_true", help="ask no issuer for a token, which may count as used")
     verb.add_argument(
         "--wait", metavar="DURATION", help="op: also try an authorization that was left unused so long, such as 11m"
     )

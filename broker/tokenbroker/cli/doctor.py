@@ -18,6 +18,7 @@ from tokenbroker.cli.checks.daemon import check_status
 from tokenbroker.cli.checks.issuers import check_issuers
 from tokenbroker.cli.checks.places import check_environment, check_socket, check_units
 from tokenbroker.cli.checks.reading import read_references
+from tokenbroker.cli.checks.trials import check_trials
 from tokenbroker.cli.checks.vault import check_vault
 from tokenbroker_client import transport
 from tokenbroker_client.errors import ClientError
@@ -77,7 +78,18 @@ def _daemon(arguments: argparse.Namespace, here: Surroundings, file: str, config
         return [fault_of("daemon", error)]
     except (KeyError, TypeError, AttributeError):
         return [fault("daemon", "the daemon's answer is not one that this version knows", "broker --version")]
-    return [*found, _public(arguments, here)]
+    tried = _tried(arguments, here) if status["config"] == file and not arguments.no_tokens else []
+    return [*found, *tried, _public(arguments, here)]
+
+
+def _tried(arguments: argparse.Namespace, here: Surroundings) -> list[Finding]:
+    """Have the daemon ask each client's issuer for a token."""
+    try:
+        return list(check_trials(ask(arguments, here, "POST", "/v1/try")["tried"], time.time()))
+    except ClientError as error:
+        return [fault_of("client", error)]
+    except (KeyError, TypeError, AttributeError):
+        return [fault("client", "the daemon's answer is not one that this version knows", "broker --version")]
 
 
 def _public(arguments: argparse.Namespace, here: Surroundings) -> Finding:

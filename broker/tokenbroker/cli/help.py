@@ -86,6 +86,8 @@ VERBS: Final = {
         "check everything and name the next command for each fault",
         (
             "Check configuration, vault, references, sockets and daemon, and name the next command for each fault. "
+            "A running daemon that has its secrets also asks each client's issuer for one token, which later serves "
+            "programs, and tells what the issuer said and how far the token could be checked. "
             "Never prompts, except that --read reads every reference through the daemon, and that `broker doctor op` "
             "finds out, with you at the screen, when 1Password asks: it tells what will happen before it begins."
         ),

@@ -4,7 +4,8 @@ Rules of this package:
 1. Nothing here may put a question on anybody's screen, but for `reading.py`, which runs only when the person says so:
    of a vault only its version is asked, of a keyring nothing is read that would have to be unlocked, and the daemon is
    asked only what it answers while locked.
-2. A check looks and changes nothing. It never raises: what it cannot see is a finding.
+2. A check looks and changes nothing, but that the daemon may fetch a token which it would fetch anyway. It never
+   raises: what it cannot see is a finding.
 3. No finding shows a secret, or the value of a variable that could hold one.
 """
 

@@ -1,0 +1,45 @@
+"""What each client's issuer says when it is asked for a token, by the running daemon and on nobody's screen. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from tokenbroker.cli.checks import Finding, fault, note, ok, onward
+from tokenbroker.cli.text import span
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_CHECKED: Final = {
+    "signature": "its signature and claims are right",
+    "introspection": "the issuer confirms what it holds",
+    "claims": "its claims are right, its signature could not be checked here",
+    "nothing": "it is opaque, so that only the API can tell what it holds",
+}
+_BOUND: Final = {
+    "dpop": "; it is bound to a key (DPoP): programs need a proof for each request, see docs/protocol.md",
+    "certificate": "; it is bound to the client's certificate: a program without that certificate cannot use it",
+}
+_PERSON: Final = frozenset({"locked", "prompt_dismissed", "prompt_unanswered", "cooling_down"})
+
+
+def check_trials(tried: list[dict[str, Any]], now: float) -> Iterator[Finding]:
+    """Judge the answer of `POST /v1/try`."""
+    for one in tried:
+        token, problem = one["token"], one["problem"]
+        who = f"client `{one['client']}`, profile `{token['profile']}`"
+        if problem is None:
+            yield ok("client", f"{who}: {_token(token, now)}")
+        elif problem["code"] in _PERSON:
+            yield note("client", f"{who}: not tried: {problem['message']}", onward(problem["hint"], "broker unlock"))
+        else:
+            then = ", then `broker reload`"
+            yield fault("client", f"{who}: {problem['message']}", onward(problem["hint"], "broker status", then=then))
+    if not tried:
+        yield note("client", "no client was tried: no profile has one")
+
+
+def _token(token: dict[str, Any], now: float) -> str:
+    scope = f"scope {token['scope']}" if token["scope"] else "no scope"
+    text = f"a token with {scope}, {span(token['expires_at'] - now)} left; {_CHECKED[token['checked']]}"
+    return text + _BOUND.get(token["bound_to"] or "", "")

@@ -1,0 +1,84 @@
+"""Each client is tried once for `broker doctor`: does its issuer give it a token, and one that holds what it should?
+
+Rules of this file:
+1. Nobody is asked: a client whose secrets are not in memory, and would have to be asked for, is not tried.
+2. A trial goes through the cache: a token at hand is good enough, a new one serves the next program, and what was
+   refused a moment ago is not asked again. So a doctor in a loop neither burns a quota nor locks a client out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from tokenbroker import lifecycle, policy
+from tokenbroker.errors import BrokerError, Busy, Locked
+from tokenbroker.lifecycle import Action
+
+if TYPE_CHECKING:
+    from tokenbroker.broker import Broker
+    from tokenbroker.cache import Entry
+    from tokenbroker.config import ClientConfig, Config, ProfileConfig
+    from tokenbroker.ports import Clock
+
+BUDGET: Final = 9.0  # seconds for one client; all are tried at the same time
+AT_ONCE: Final = 8
+MOST: Final = 50  # clients of one trial: each may cost a token of somebody's quota
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What came of one client."""
+
+    client: str
+    entry: Entry
+    problem: BrokerError | None
+    """Why there is no token; `None` when the entry has one."""
+
+
+async def try_clients(broker: Broker, clock: Clock) -> list[Trial]:
+    """Try each client with the first profile that names it. Never raises for one that fails."""
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def one(client: ClientConfig, profile: ProfileConfig) -> Trial:
+        async with gate:
+            entry = broker.cache.entry(policy.key_for(profile, client, None))
+            return Trial(client.name, entry, await _problem(broker, entry, clock))
+
+    pairs = list(_pairs(broker.config).values())[:MOST]
+    return list(await asyncio.gather(*(one(client, profile) for client, profile in pairs)))
+
+
+def _pairs(config: Config) -> dict[str, tuple[ClientConfig, ProfileConfig]]:
+    found: dict[str, tuple[ClientConfig, ProfileConfig]] = {}
+    for profile in config.profiles.values():
+        for name in profile.clients:
+            found.setdefault(name, (config.clients[name], profile))
+    return found
+
+
+async def _problem(broker: Broker, entry: Entry, clock: Clock) -> BrokerError | None:
+    """Have a token, if that needs nobody; return why there is none."""
+    cache = broker.cache
+    action = lifecycle.decide(entry.slot, clock.now())
+    if action is Action.FETCH:
+        if not cache.exchange.needs_nobody(entry.key):
+            return Locked("its secrets are not in memory, and reading them would ask a person", hint="broker unlock")
+        try:
+            await broker.unlocks.of(broker.config.clients[entry.key.client].agent_type).secrets(
+                tuple(broker.config.clients[entry.key.client].refs()), may_prompt=False
+            )
+        except BrokerError as error:
+            return error
+        if entry.flight is None:
+            cache.start(cache.keep(entry), attempts=1, may_prompt=False)
+    await cache.wait(entry, BUDGET)
+    now = clock.now()
+    if lifecycle.usable(entry.slot, now):
+        return None
+    if entry.dropped is not None:
+        return entry.dropped
+    if entry.slot.failure is not None and not entry.slot.fetching:
+        return entry.slot.failure.error
+    return Busy(f"its issuer has not answered within {BUDGET:.0f} s", retry_after=1.0)
