@@ -12,7 +12,7 @@ from tokenbroker.errors import CredentialRejected, IssuerUnavailable
 from tokenbroker.model import Credentials, Grant, Instant, IssuerAnswer, Revocation, Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from tokenbroker.errors import IssuerError
 
@@ -62,6 +62,7 @@ class FakeIssuer:
         self.script: list[IssuerAnswer | IssuerError] = []
         self.revoked: list[Secret] = []
         self.revocation = Revocation.REVOKED
+        self.on_revoke: Callable[[Credentials, Secret], Awaitable[Revocation]] | None = None
         self.gate = asyncio.Event()
         self.gate.set()
         self.asked = asyncio.Event()
@@ -98,6 +99,8 @@ class FakeIssuer:
     async def revoke(self, credentials: Credentials, token: Secret) -> Revocation:
         if self.closed:
             raise IssuerUnavailable("issuer `fake`: its connections are closed")
+        if self.on_revoke is not None:
+            return await self.on_revoke(credentials, token)
         self.revoked.append(token)
         return self.revocation
 

@@ -1,4 +1,4 @@
-"""Tokens are taken back at their issuers when a person revokes, and where configured when the vault locks or all ends."""
+"""Tokens are taken back at their issuers: when a person revokes; where configured, on a lock and at the end."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ async def test_an_issuer_that_cannot_be_asked_is_reported_with_the_reason() -> N
         async def refuse(_credentials: Credentials, _token: Secret) -> Revocation:
             raise IssuerUnavailable("issuer `main` cannot be reached")
 
-        world.issuer.revoke = refuse  # type: ignore[method-assign]
+        world.issuer.on_revoke = refuse
         told = await report(world.control.revoke_profile(None))
         assert (told.failed, told.problems) == (2, ("issuer `main` cannot be reached",))
 
@@ -112,7 +112,7 @@ async def test_an_issuer_that_hangs_is_waited_for_no_longer_than_the_bound() -> 
             told.append(token)
             return Revocation.REVOKED
 
-        world.issuer.revoke = hang  # type: ignore[method-assign]
+        world.issuer.on_revoke = hang
         act = world.control.revoke_profile(None)
         await settle()
         await world.clock.advance(BOUND)
@@ -150,6 +150,6 @@ async def test_the_client_that_minted_it_takes_it_back() -> None:
             seen.append(credentials)
             return Revocation.REVOKED
 
-        world.issuer.revoke = note  # type: ignore[method-assign]
+        world.issuer.on_revoke = note
         await report(world.control.revoke_profile(None))
         assert [(each.client_id, each.client_secret) for each in seen] == [("id-mine", Secret(SECRET))]

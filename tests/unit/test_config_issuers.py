@@ -71,6 +71,16 @@ def test_presets_insist(preset: str, profile: str, key: str) -> None:
     assert f"preset `{preset}`" in message
 
 
+def test_a_preset_knows_claims_that_never_fail_to_come() -> None:
+    """Auth0 puts the organization that was asked for into each token; where it puts the owner is the user's choice."""
+    issuer = parse(preset_document("auth0", 'audience = "a"')).issuers["i"]
+    assert issuer.claims == {"org_id": "org_id"}
+    more = preset_document("auth0", 'audience = "a"').replace(
+        "[clients", 'claims = { owner = "https://x/o" }\n[clients'
+    )
+    assert parse(more).issuers["i"].claims == {"org_id": "org_id", "owner": "https://x/o"}
+
+
 @pytest.mark.parametrize(
     ("preset", "url", "token_endpoint"),
     [

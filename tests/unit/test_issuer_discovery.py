@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from tests.fakes_issuer import StillClock
 from tokenbroker.config import IssuerConfig
 from tokenbroker.errors import IssuerError, IssuerMisconfigured, IssuerNeedsPerson, IssuerUnavailable
-from tokenbroker.issuers.discovery import Discovery, Endpoints, candidates
+from tokenbroker.issuers.discovery import SPARED_FOR, Discovery, Endpoints, candidates
 from tokenbroker.issuers.exchange import Attempt, Reply
 
 URL = "https://login.example.com/tenant"
@@ -227,3 +228,56 @@ async def test_closing_ends_a_search() -> None:
     await finder.close()
     with pytest.raises(IssuerUnavailable, match="stopped"):
         await caller
+
+
+MORE = {
+    "jwks_uri": "https://keys.example.net/jwks",
+    "revocation_endpoint": "https://login.example.com/revoke",
+    "introspection_endpoint": "https://login.example.com/introspect",
+    "mtls_endpoint_aliases": {"token_endpoint": "https://mtls.example.com/token"},
+}
+
+
+async def test_the_other_endpoints_are_found_as_well() -> None:
+    """Keys may be published, and certificates be shown, on another host: neither takes a secret there."""
+    found = await discovery(Site({FIRST: GOOD | MORE})).endpoints()
+    assert found == replace(
+        HERE,
+        mtls_token="https://mtls.example.com/token",
+        revocation="https://login.example.com/revoke",
+        introspection="https://login.example.com/introspect",
+        jwks_uri="https://keys.example.net/jwks",
+    )
+
+
+@pytest.mark.parametrize("member", ["revocation_endpoint", "introspection_endpoint"])
+@pytest.mark.parametrize("address", ["https://elsewhere.example/x", "http://login.example.com/x", 7, "x"])
+async def test_where_a_token_is_sent_is_on_the_issuers_own_host(member: str, address: object) -> None:
+    """Another one is as if there were none, until a person writes it down."""
+    assert await discovery(Site({FIRST: GOOD | {member: address}})).endpoints() == HERE
+    configured = {member: "https://elsewhere.example/x"}
+    found = await discovery(Site({FIRST: GOOD}), **configured).endpoints()
+    assert {found.revocation, found.introspection} == {None, "https://elsewhere.example/x"}
+
+
+async def test_beside_a_configured_token_endpoint_the_rest_is_looked_up_when_needed() -> None:
+    """The configured one stays, wherever it is; a token endpoint of the metadata on another host does no harm then."""
+    site = Site({FIRST: GOOD | MORE | {"token_endpoint": "https://third.example/token"}})
+    finder = discovery(site, token_endpoint="https://elsewhere.example/token")
+    assert (await finder.endpoints()).jwks_uri is None
+    found = await finder.all_endpoints()
+    assert (found.token, found.jwks_uri) == ("https://elsewhere.example/token", "https://keys.example.net/jwks")
+
+
+async def test_nothing_depends_on_metadata_beside_a_configured_token_endpoint() -> None:
+    """Its absence is no error, is waited for three seconds at most, and is not looked into again for a minute."""
+    site, clock = Site(), StillClock()
+    finder = discovery(site, clock=clock, token_endpoint="https://elsewhere.example/token")
+    assert (await finder.all_endpoints()).jwks_uri is None
+    asked = len(site.asked)
+    clock.advance(SPARED_FOR - 1)
+    await finder.all_endpoints()
+    assert len(site.asked) == asked
+    clock.advance(1)
+    await finder.all_endpoints()
+    assert len(site.asked) == 2 * asked

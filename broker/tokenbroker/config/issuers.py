@@ -70,7 +70,7 @@ def issuer(name: str, value: object) -> IssuerConfig:
     found = fields(value, _KEYS)
     preset = PRESETS[found.get("preset", "oidc")]
     _check_addresses(found, preset)
-    settings = {**preset.defaults(), **found}
+    settings = {**preset.defaults(), **found, "claims": {**preset.claims, **found.get("claims", {})}}
     if "auth" not in found and settings["grant"] != preset.grant:
         settings["auth"] = default_auth(settings["grant"], preset.auth)
     config = IssuerConfig(name=name, **settings)

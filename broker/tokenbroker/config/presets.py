@@ -5,7 +5,7 @@ Rule of this file: a preset is values, never code. A product that needs code is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -74,6 +74,8 @@ class Preset:
     """`ignore` where what is granted is never called as what was asked."""
     token_issuer: str | None = None
     """`any` where the `iss` of tokens is not the issuer's identifier."""
+    claims: Mapping[str, str] = field(default_factory=dict)
+    """Where its tokens always have what was asked for: our name → claim name."""
     typ_jwt: bool = False
     """Whether its access tokens call themselves `JWT` and not `at+jwt` (RFC 9068 §2.1)."""
 
@@ -88,6 +90,7 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
             about="Auth0; the application is of type machine-to-machine, and authorised for the API",
             url_example="https://TENANT.REGION.auth0.com/",
             audience_required=True,
+            claims=MappingProxyType({"org_id": "org_id"}),
             typ_jwt=True,
         ),
         "okta": Preset(

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from tokenbroker.ports import Clock
 
 FOUND_FOR: Final = 24 * 3600.0  # seconds that a document is used
-FAILED_FOR: Final = 5.0  # seconds that a failure is repeated without asking again
+FAILED_FOR: Final = 5.0  # seconds that a failure is repeated without asking again …
+SPARED_FOR: Final = 60.0  # … where nothing depends on it: the token endpoint is configured
+SPARE_TIMEOUT: Final = 3.0  # seconds that a caller then waits for it
 
 _OK: Final = 200
 
@@ -46,6 +48,17 @@ class Endpoints:
     revocation: str | None = None
     introspection: str | None = None
     jwks_uri: str | None = None
+    mtls_revocation: str | None = None
+    mtls_introspection: str | None = None
+
+    def for_certificates(self) -> Endpoints:
+        """Return where a client goes that shows a certificate (RFC 8705 §5)."""
+        return replace(
+            self,
+            token=self.mtls_token or self.token,
+            revocation=self.mtls_revocation or self.revocation,
+            introspection=self.mtls_introspection or self.introspection,
+        )
 
 
 def configured(key: str, url: str, config: IssuerConfig) -> SplitResult:
@@ -97,14 +110,17 @@ def read(reply: Reply, url: str, attempt: Attempt, *, token_endpoint: str | None
         raise _other_issuer(issuer, url, attempt)
     if token_endpoint is None:
         _check_endpoint(endpoint, url, attempt)
-    aliases = document.get("mtls_endpoint_aliases")
+    found = document.get("mtls_endpoint_aliases")
+    aliases = found if isinstance(found, dict) else {}
     return Endpoints(
         token=endpoint,
         issuer=issuer,
-        mtls_token=_address(aliases.get("token_endpoint")) if isinstance(aliases, dict) else None,
+        mtls_token=_address(aliases.get("token_endpoint")),
         revocation=_own(document.get("revocation_endpoint"), url),
         introspection=_own(document.get("introspection_endpoint"), url),
         jwks_uri=_address(document.get("jwks_uri")),
+        mtls_revocation=_address(aliases.get("revocation_endpoint")),
+        mtls_introspection=_address(aliases.get("introspection_endpoint")),
     )
 
 
@@ -188,6 +204,8 @@ class Discovery:
             revocation=config.revocation_endpoint or found.revocation,
             introspection=config.introspection_endpoint or found.introspection,
             jwks_uri=config.jwks_uri or found.jwks_uri,
+            mtls_revocation=None if config.revocation_endpoint else found.mtls_revocation,
+            mtls_introspection=None if config.introspection_endpoint else found.mtls_introspection,
         )
 
     async def close(self) -> None:
@@ -199,15 +217,17 @@ class Discovery:
 
     async def _look_up(self) -> None:
         """Settle what is known. Issuer errors become knowledge, so that an abandoned search leaves no trace."""
+        spare = self._config.token_endpoint is not None
         try:
-            async with asyncio.timeout(self._config.timeout):
+            async with asyncio.timeout(min(self._config.timeout, SPARE_TIMEOUT) if spare else self._config.timeout):
                 self._known = await self._ask_all()
         except IssuerError as error:
             self._known = _again(error)  # without its traceback
         except TimeoutError:
             self._known = IssuerUnavailable(f"issuer `{self._config.name}` did not answer discovery in time")
         finally:
-            lasts = FOUND_FOR if isinstance(self._known, Endpoints) else FAILED_FOR
+            failed_for = SPARED_FOR if spare else FAILED_FOR
+            lasts = FOUND_FOR if isinstance(self._known, Endpoints) else failed_for
             self._until = self._clock.now().elapsed + lasts
             self._search = None
 
