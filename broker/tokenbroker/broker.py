@@ -11,10 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
-from tokenbroker import lifecycle, policy
+from tokenbroker import delegation, lifecycle, policy
 from tokenbroker.errors import BrokerError, Busy, Denied, MinTtlUnmet, PeerGone, Stopping, VaultError
 from tokenbroker.lifecycle import Action
 from tokenbroker.model import AgentType, Asker, claimed
+from tokenbroker.revocations import Revocations
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from tokenbroker.exchange import Exchange
     from tokenbroker.model import Instant, Peer, Token, TokenKey
     from tokenbroker.ports import Approver, AuditSink, Clock, PeerInspector
+    from tokenbroker.revocations import Dropped
     from tokenbroker.sessions import Session, Sessions
     from tokenbroker.unlocks import Unlocks
     from tokenbroker_client.wire import TokenRequest
@@ -90,6 +92,7 @@ class Broker:
         self.unlocks = unlocks
         self.cache = cache
         self.sessions = sessions
+        self.revocations = Revocations(audit, clock)
         self._inspector = inspector
         self._approver = approver
         self._audit = audit
@@ -147,7 +150,7 @@ class Broker:
         now = self._clock.now()
         for entry in self.cache:
             if entry.key.profile == profile:
-                slot = lifecycle.rejected(entry.slot, fingerprint, now)
+                slot = lifecycle.rejected(entry.slot, fingerprint, now, low=self.cache.exchange.low(entry.key))
                 if slot is not entry.slot:
                     entry.slot = slot
                     self._audit.record("token rejected", {"profile": profile, "fingerprint": fingerprint})
@@ -160,11 +163,11 @@ class Broker:
 
     # --- forgetting
 
-    def drop(self, which: Callable[[TokenKey], bool], told: BrokerError) -> int:
-        """Forget the tokens whose key fits; whoever waits for one is told `told`. Returns how many there were."""
-        keys = self.cache.drop(which, told)
-        self.sessions.forget(set(keys))
-        return len(keys)
+    def drop(self, which: Callable[[TokenKey], bool], told: BrokerError) -> list[Dropped]:
+        """Forget the tokens whose key fits; whoever waits for one is told `told`. Returns what was forgotten."""
+        dropped = self.cache.drop(which, told)
+        self.sessions.forget({key for key, _ in dropped})
+        return dropped
 
     def configure(self, config: Config, exchange: Exchange) -> None:
         """Take over a new configuration; tokens whose profile, client or issuer changed are dropped."""
@@ -176,8 +179,9 @@ class Broker:
     async def stop(self) -> None:
         """Refuse new requests, give up flights, forget everything."""
         self._stopping = True
-        self.drop(lambda _: True, _shutting_down())
+        self.revocations.start(self.drop(lambda _: True, _shutting_down()), "shutdown", self.cache.exchange)
         await self.unlocks.close()
+        await self.revocations.finish()
 
     # --- inside
 
@@ -210,12 +214,19 @@ class Broker:
     def _narrowed(self, full: TokenKey, key: TokenKey) -> TokenKey:
         """Return `key`, unless the profile has so many choices of scopes in use that it must be an agent in a loop.
 
-        Each is a token of its own at the issuer, and ten scopes make a thousand choices. Raises `Busy`.
+        Each is a token of its own at the issuer, and ten scopes make a thousand choices; nor when little is left of a
+        quota. Raises `Busy`.
         """
         if key != full and key not in self.cache and self.cache.narrower(full) >= MAX_NARROWER:
             raise Busy(
                 f"profile `{key.profile}` has {MAX_NARROWER} choices of its scopes in use, and no more at once",
                 hint="ask for all of its scopes, or again when some of those tokens have expired: see `broker status`",
+                retry_after=60.0,
+            )
+        if key != full and key not in self.cache and self.cache.exchange.low(key):
+            raise Busy(
+                f"little is left of a quota at the issuer, too little for other scopes of profile `{key.profile}`",
+                hint="ask for all of the profile's scopes; `broker status` shows the quotas",
                 retry_after=60.0,
             )
         return key
@@ -250,7 +261,7 @@ class Broker:
         try:
             # With a usable token at hand nobody is disturbed for a better one.
             await self.unlocks.of(caller.allow.client.agent_type).secrets(
-                tuple(caller.allow.client.refs()),
+                self.cache.exchange.refs(entry.key),
                 may_prompt=caller.may_prompt and not has_fallback,
                 asker=caller.asker(),
             )
@@ -362,5 +373,10 @@ def _shutting_down() -> Stopping:
 
 def _definition(config: Config, key: TokenKey) -> object:
     """Return all of the configuration that a cached token depends on."""
-    profile, client = config.profiles.get(key.profile), config.clients.get(key.client)
-    return (profile, client, config.issuers.get(client.issuer) if client else None)
+    client = config.clients.get(key.client)
+    beneath = delegation.lineage(config, client) if client else ()
+    return [
+        (config.profiles.get(each.profile), client, config.issuers.get(client.issuer) if client else None)
+        for each in (key, *beneath)
+        for client in (config.clients.get(each.client),)
+    ]

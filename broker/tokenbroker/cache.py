@@ -5,6 +5,8 @@ Rules of this file:
    and it goes on.
 2. A flight settles its slot whatever its outcome, cancellation included.
 3. Only `lifecycle.py` says what becomes of a slot.
+4. A flight that needs another place's token (RFC 8693) waits for that place's flight, and ends nothing when it is
+   ended itself.
 """
 
 from __future__ import annotations
@@ -12,16 +14,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from tokenbroker import lifecycle
-from tokenbroker.errors import BrokerError, CredentialRejected, Fault, IssuerError, whereabouts
-from tokenbroker.lifecycle import Slot
+from tokenbroker import delegation, lifecycle
+from tokenbroker.errors import BrokerError, Busy, CredentialRejected, Fault, IssuerError, whereabouts
+from tokenbroker.lifecycle import Action, Slot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
-    from tokenbroker.exchange import Exchange
+    from tokenbroker.exchange import Exchange, Held
     from tokenbroker.model import Instant, Token, TokenKey
     from tokenbroker.ports import AuditSink, Clock
 
@@ -98,7 +101,10 @@ class TokenCache:
         )
 
     def renew(self, entry: Entry) -> None:
-        """Renew in the background, if that needs nobody."""
+        """Renew in the background, if that needs nobody, and is not better left for later."""
+        late = self.exchange.low(entry.key)
+        if late and lifecycle.state(entry.slot.token, self._clock.now()) is lifecycle.TokenState.STALE:
+            return
         if self.exchange.needs_nobody(entry.key):
             self.start(entry, attempts=1, may_prompt=False)
 
@@ -112,8 +118,8 @@ class TokenCache:
         finally:
             timer.cancel()
 
-    def drop(self, which: Callable[[TokenKey], bool], told: BrokerError) -> list[TokenKey]:
-        """Forget the tokens whose key fits; whoever waits for one is told `told`. Returns their keys."""
+    def drop(self, which: Callable[[TokenKey], bool], told: BrokerError) -> list[tuple[TokenKey, Token]]:
+        """Forget the tokens whose key fits; whoever waits for one is told `told`. Returns what was forgotten."""
         entries = [entry for entry in self._entries.values() if which(entry.key)]
         for entry in entries:
             del self._entries[entry.key]
@@ -122,7 +128,7 @@ class TokenCache:
             entry.dropped = told
             if entry.flight is not None:
                 entry.flight.cancel()
-        return [entry.key for entry in entries if entry.slot.token is not None]
+        return [(entry.key, entry.slot.token) for entry in entries if entry.slot.token is not None]
 
     def give_up(self, which: Callable[[TokenKey], bool], told: BrokerError) -> None:
         """End the flights whose key fits and keep the tokens at hand; whoever has none to fall back on is told."""
@@ -142,6 +148,7 @@ class TokenCache:
             if which is None or which(entry.key):
                 self._refused.pop(entry.key.client, None)
                 entry.slot = lifecycle.forgiven(entry.slot)
+        self.exchange.forgive({key.client for key in self._entries if which is None or which(key)})
         if which is None:
             self._refused.clear()  # also of clients whose places have lapsed
 
@@ -169,7 +176,7 @@ class TokenCache:
         wait = TICK
         now = self._clock.now()
         for number, entry in enumerate(list(self._entries.values()), start=1):
-            due = lifecycle.seconds_to_renewal(entry.slot, now)
+            due = self._due(entry, now)
             if due:
                 wait = min(wait, due)
             elif self._entries.get(entry.key) is entry:
@@ -180,6 +187,12 @@ class TokenCache:
         wait = max(wait, SHORTEST_TICK)
         self._next_look = now.elapsed + wait
         return wait
+
+    def _due(self, entry: Entry, now: Instant) -> float | None:
+        """Return the seconds until the entry's renewal; a quota of which little is left lets it wait."""
+        due = lifecycle.seconds_to_renewal(entry.slot, now)
+        late = due == 0.0 and self.exchange.low(entry.key)
+        return lifecycle.seconds_to_renewal(entry.slot, now, late=True) if late else due
 
     def _tend(self, entry: Entry, now: Instant) -> None:
         if lifecycle.renewal_due(entry.slot, now):
@@ -199,12 +212,15 @@ class TokenCache:
         key = entry.key
         exchange = self.exchange
         may_reread = exchange.may_reread(key, may_prompt=may_prompt)
+        hold = partial(self._hold, exchange, key, attempts=attempts, may_prompt=may_prompt)
         try:
+            held = await hold({})
             refused = await self._turn(key.client)
-            suspect = may_reread and (lifecycle.wants_reread(entry.slot) or lifecycle.wants_reread(refused))
+            suspect = may_reread and (_suspect(entry.slot) or _suspect(refused))
             if not suspect:
                 _spare(refused, self._clock.now())
-            token = await self._answer(exchange, key, attempts=attempts, may_reread=may_reread, suspect=suspect)
+            ask = partial(exchange.fetch, key, attempts=attempts, may_reread=may_reread, suspect=suspect)
+            token = await self._answer(key.client, partial(ask, held=held, replace=hold), may_reread=may_reread)
         except Exception as error:  # noqa: BLE001  # a fault of ours must not leave the slot in flight for ever
             self._fetch_failed(entry, error, reread=may_reread)
         except BaseException:
@@ -224,15 +240,53 @@ class TokenCache:
             await asyncio.wait({first})
         return self._refused.get(client, _NOT_REFUSED)
 
-    async def _answer(
-        self, exchange: Exchange, key: TokenKey, *, attempts: int, may_reread: bool, suspect: bool
-    ) -> Token:
-        """Fetch, and note for the client's other places whether its credential was refused."""
-        client, flight = key.client, asyncio.current_task()
+    async def _hold(
+        self, exchange: Exchange, key: TokenKey, refused: Held, *, attempts: int, may_prompt: bool
+    ) -> dict[str, Token]:
+        """Return the tokens of other profiles that a fetch for `key` presents, and others than those `refused`."""
+        held: dict[str, Token] = {}
+        for inner in exchange.presented(key):
+            entry = self.entry(inner)
+            if inner.profile in refused:
+                self._reject(entry, refused[inner.profile])
+            held[inner.profile] = await self._obtain(entry, key, attempts=attempts, may_prompt=may_prompt)
+        return held
+
+    def _reject(self, entry: Entry, token: Token) -> None:
+        slot = lifecycle.rejected(entry.slot, token.fingerprint, self._clock.now())
+        if slot is not entry.slot:
+            entry.slot = slot
+            told = {"profile": entry.key.profile, "fingerprint": token.fingerprint}
+            self._audit.record("token rejected", told)
+
+    async def _obtain(self, entry: Entry, outer: TokenKey, *, attempts: int, may_prompt: bool) -> Token:
+        """Return the token of a place for the flight of `outer`: the one at hand if it is fresh, else a new one.
+
+        One that is due for renewal is renewed first, since many issuers let the new token end with the one presented,
+        and not marked as used, since only the next exchange will need it.
+        """
+        action = lifecycle.decide(entry.slot, self._clock.now(), may_prompt=may_prompt)
+        if action is Action.FETCH:
+            usable = lifecycle.usable(entry.slot, self._clock.now())
+            self.start(entry, attempts=1 if usable else attempts, may_prompt=may_prompt)
+        elif action is Action.SERVE_AND_RENEW:
+            self.renew(entry)
+        if entry.flight is not None and action is not Action.SERVE:
+            await asyncio.wait({entry.flight})  # unlike awaiting it, this does not cancel it
+        now, slot = self._clock.now(), entry.slot
+        if entry.dropped is None and slot.token is not None and lifecycle.usable(slot, now):
+            return slot.token
+        failure = None if slot.failure is None else slot.failure.error
+        error = entry.dropped or failure or Busy("its fetch was given up", retry_after=1.0)
+        raise delegation.not_had(error, entry.key, outer, lifecycle.retry_after(slot, now))
+
+    async def _answer(self, client: str, ask: Callable[[], Awaitable[Token]], *, may_reread: bool) -> Token:
+        """Ask the issuer, and note for the client's other places whether its credential was refused."""
+        flight = asyncio.current_task()
         if client not in self._asked and flight is not None:
             self._trying[client] = flight
         try:
-            token = await exchange.fetch(key, attempts=attempts, may_reread=may_reread, suspect=suspect)
+            token = await ask()
         except CredentialRejected as error:
             self._asked.discard(client)
             slot = lifecycle.started(self._refused.get(client, _NOT_REFUSED))
@@ -258,6 +312,13 @@ class TokenCache:
         entry.slot = lifecycle.failed(entry.slot, error, self._clock.now(), spread=self._random(), reread=reread)
         told = {"profile": entry.key.profile, "client": entry.key.client, "code": error.code, "why": error.message}
         self._audit.record("fetch failed", told)
+
+
+def _suspect(slot: Slot) -> bool:
+    """Tell whether the client's own credential is what the vault has yet to be read again for."""
+    return (
+        lifecycle.wants_reread(slot) and slot.failure is not None and isinstance(slot.failure.error, CredentialRejected)
+    )
 
 
 def _spare(refused: Slot, now: Instant) -> None:

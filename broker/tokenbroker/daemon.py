@@ -32,10 +32,12 @@ from tokenbroker.desk import Desk
 from tokenbroker.errors import ConfigError, Fault, whereabouts
 from tokenbroker.events import Events
 from tokenbroker.exchange import Exchange
-from tokenbroker.issuers.token_endpoint import TokenEndpoint, warm
+from tokenbroker.issuers.factory import build_issuer
+from tokenbroker.issuers.token_endpoint import warm
 from tokenbroker.model import DesktopEvent
 from tokenbroker.otp import OneTimePasswords
 from tokenbroker.peers import inspector_for
+from tokenbroker.proofs import Proofs
 from tokenbroker.sessions import Sessions
 from tokenbroker.system import activation, sockets
 from tokenbroker.system.clock import SystemClock
@@ -157,7 +159,8 @@ class Daemon:
             reload=self.reload,
             experiment=self._experiment,
         )
-        return PublicApi(self.broker, otp, self.inspector, uid=self._here.uid), admin
+        proofs = Proofs(self.broker, inspector=self.inspector, audit=self.events, clock=self.clock)
+        return PublicApi(self.broker, otp, proofs, self.inspector, uid=self._here.uid), admin
 
     def _desktop_events(self) -> DesktopEvents:
         secret_service = self.broker.config.vault.backend == "keyring"
@@ -303,7 +306,7 @@ class Daemon:
 
     def _exchange(self, config: Config) -> Exchange:
         self._issuers = {
-            name: TokenEndpoint(issuer, clock=self.clock, env=self._environ) for name, issuer in config.issuers.items()
+            name: build_issuer(issuer, clock=self.clock, env=self._environ) for name, issuer in config.issuers.items()
         }
         return Exchange(
             config,

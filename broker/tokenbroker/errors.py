@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar, Final, Self
 
 if TYPE_CHECKING:
-    from tokenbroker.model import Peer
+    from tokenbroker.model import Peer, Quota
 
 
 def whereabouts(error: BaseException) -> str:
@@ -139,6 +139,12 @@ class MinTtlUnmet(BrokerError):
     error_class = ErrorClass.CONFIGURATION
 
 
+class UnknownToken(BrokerError):
+    """No token of this fingerprint is at hand that this program was given."""
+
+    code = "unknown_token"
+
+
 class Busy(BrokerError):
     """The answer did not come within the caller's budget; the work goes on for the next caller."""
 
@@ -261,6 +267,8 @@ class IssuerError(BrokerError):
 
     oauth = "temporarily_unavailable"
     status = 503
+    quotas: tuple[Quota, ...] = ()
+    """What the refusal said is left of the issuer's quotas."""
 
 
 class IssuerUnavailable(IssuerError):
@@ -268,6 +276,10 @@ class IssuerUnavailable(IssuerError):
 
     code = "issuer_unavailable"
     error_class = ErrorClass.RETRYABLE
+
+
+class IssuerThrottled(IssuerUnavailable):
+    """This client asks too often (429); the issuer may well answer another one."""
 
 
 class CredentialRejected(IssuerError):
@@ -288,6 +300,12 @@ class IssuerNeedsPerson(IssuerError):
     error_class = ErrorClass.NEEDS_PERSON
 
 
+class IssuerUntrusted(IssuerNeedsPerson):
+    """What answered in the issuer's place has no certificate that is trusted; it was sent nothing."""
+
+    code = "issuer_untrusted"
+
+
 class IssuerMisconfigured(IssuerError):
     """The request or the URL is wrong, and stays wrong until the configuration changes."""
 
@@ -295,6 +313,19 @@ class IssuerMisconfigured(IssuerError):
     oauth = "invalid_request"
     status = 400
     error_class = ErrorClass.CONFIGURATION
+
+
+class ClientBeneathRejected(IssuerError):
+    """The issuer refused the client of another profile, whose token this one exchanges; nothing is said of ours."""
+
+    code = "credential_rejected"
+    oauth = "invalid_client"
+    status = 400
+    error_class = ErrorClass.CREDENTIAL_REJECTED
+
+
+class SubjectRefused(IssuerMisconfigured):
+    """The issuer refused the token that was presented for exchange (RFC 8693 §2.2.2), not the client."""
 
 
 class TokenMismatch(IssuerMisconfigured):

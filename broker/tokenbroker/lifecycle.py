@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Final
 
-from tokenbroker.errors import BrokerError, CredentialRejected, ErrorClass, IssuerUnavailable, VaultError
+from tokenbroker.errors import BrokerError, ErrorClass, IssuerUnavailable, IssuerUntrusted, VaultError
 
 if TYPE_CHECKING:
     from tokenbroker.model import Instant, Token
@@ -49,11 +49,14 @@ TERMINAL_BACK_OFF: Final = {  # seconds: first, longest. Long enough that a loop
     ErrorClass.NEEDS_PERSON: (60.0, 900.0),
     ErrorClass.CONFIGURATION: (10.0, 300.0),
 }
+UNTRUSTED_BACK_OFF: Final = (5.0, 60.0)  # seconds: first, longest. Nothing was sent, and a captive portal passes
+AFRESH: Final = 30.0  # seconds after a back-off ended: the next failure of what passes is a first one, see `_again`
 
 FLIGHT_ATTEMPTS: Final = 3  # tries within one fetch while someone waits and nothing can be served
 FLIGHT_BASE: Final = 0.5  # seconds, doubled per try
 REJECTION_BURST: Final = 3  # fetches that rejections may cause …
 REJECTION_WINDOW: Final = 60.0  # … in so many seconds; more are a loop, and a loop must not burn a quota
+REJECTIONS_WHEN_LOW: Final = 1  # … when little is left of a quota
 
 
 class IllegalTransition(Exception):
@@ -189,11 +192,15 @@ def renewal_due(slot: Slot, now: Instant) -> bool:
     )
 
 
-def seconds_to_renewal(slot: Slot, now: Instant) -> float | None:
-    """Return the seconds until `renewal_due` can turn true by time alone; `None` if it cannot."""
+def seconds_to_renewal(slot: Slot, now: Instant, *, late: bool = False) -> float | None:
+    """Return the seconds until `renewal_due` can turn true by time alone; `None` if it cannot.
+
+    `late`: little is left of a quota, and the advisory window is let pass.
+    """
     if slot.token is None or slot.fetching or not slot.used or wants_reread(slot) or not usable(slot, now):
         return None
-    return max(0.0, slot.token.remaining(now) - renewal_point(slot.token), slot.retry_at - now.elapsed)
+    point = mandatory_window(slot.token.lifetime) if late else renewal_point(slot.token)
+    return max(0.0, slot.token.remaining(now) - point, slot.retry_at - now.elapsed)
 
 
 def retry_after(slot: Slot, now: Instant) -> float | None:
@@ -230,7 +237,7 @@ def failed(slot: Slot, error: BrokerError, now: Instant, *, spread: float, rerea
     valid_for = slot.token.remaining(now) if slot.token else 0.0
     before = slot.failure
     # Failed renewals do not make the wait longer for those who have nothing to be served with.
-    again = before is not None and before.cold == (valid_for <= 0)
+    again = before is not None and before.cold == (valid_for <= 0) and _again(slot, error, now)
     count = before.count + 1 if before is not None and again else 1
     failure = Failure(error=error, count=count, at=now, reread=reread, cold=valid_for <= 0)
     delay = back_off(error, count, spread=spread, valid_for=valid_for)
@@ -250,16 +257,16 @@ def served(slot: Slot, now: Instant, min_ttl: float = 0.0) -> Slot:
     return slot if slot.used else replace(slot, used=True)
 
 
-def rejected(slot: Slot, fingerprint: str, now: Instant) -> Slot:
+def rejected(slot: Slot, fingerprint: str, now: Instant, *, low: bool = False) -> Slot:
     """Drop the token that an API refused, if it is still the one at hand; the back-off stays as it is.
 
     Returns the same slot when there is nothing to drop: another token is there already, or rejections come so often
-    that they must be a loop.
+    that they must be a loop. `low`: little is left of a quota.
     """
     if slot.token is None or slot.token.fingerprint != fingerprint:
         return slot
     recent = tuple(t for t in slot.rejections if now.elapsed - t < REJECTION_WINDOW)
-    if len(recent) >= REJECTION_BURST:
+    if len(recent) >= (REJECTIONS_WHEN_LOW if low else REJECTION_BURST):
         return slot
     return replace(slot, token=None, used=False, rejections=(*recent, now.elapsed))
 
@@ -274,14 +281,19 @@ def back_off(error: BrokerError, count: int, *, spread: float, valid_for: float 
     if isinstance(error, VaultError):
         return 0.0  # the issuer was not contacted; `unlock.py` governs how often people are
     if error.error_class is not ErrorClass.RETRYABLE:
-        first, longest = TERMINAL_BACK_OFF[error.error_class]
-        return min(longest, first * 2.0 ** min(count - 1, 10))
-    if valid_for > 0:
-        delay = min(RETRY_WHILE_VALID, max(RETRY_BASE, valid_for / 4))
+        untrusted = isinstance(error, IssuerUntrusted)
+        first, longest = UNTRUSTED_BACK_OFF if untrusted else TERMINAL_BACK_OFF[error.error_class]
+        delay = min(longest, first * 2.0 ** min(count - 1, 10))
+    elif valid_for > 0:
+        delay = min(RETRY_WHILE_VALID, max(RETRY_BASE, valid_for / 4)) * (0.5 + 0.5 * spread)
     else:
-        delay = min(RETRY_CAP, RETRY_BASE * 2.0 ** min(count - 1, 10))
-    delay *= 0.5 + 0.5 * spread
+        delay = unavailable_delay(count, spread=spread)
     return max(delay, min(error.retry_after or 0.0, RETRY_AFTER_CAP))
+
+
+def unavailable_delay(count: int, *, spread: float) -> float:
+    """Return the seconds for which an issuer is left alone after the `count`-th failure in a row."""
+    return min(RETRY_CAP, RETRY_BASE * 2.0 ** min(count - 1, 10)) * (0.5 + 0.5 * spread)
 
 
 def attempt_delay(attempt: int, *, spread: float) -> float:
@@ -292,7 +304,18 @@ def attempt_delay(attempt: int, *, spread: float) -> float:
 def wants_reread(slot: Slot) -> bool:
     """Tell whether the vault has yet to be read again for a refused credential, as the background may not do."""
     failure = slot.failure
-    return failure is not None and not failure.reread and isinstance(failure.error, CredentialRejected)
+    refused = ErrorClass.CREDENTIAL_REJECTED
+    return failure is not None and not failure.reread and failure.error.error_class is refused
+
+
+def _again(slot: Slot, error: BrokerError, now: Instant) -> bool:
+    """Tell whether a failure goes on from the one before, and makes the wait longer.
+
+    Trouble that passes does not when nobody tried for half a minute though they might have: the machine slept, perhaps, and
+    its network is a second late. A credential that is refused does: refusals lock a client out however far apart.
+    """
+    passes = error.error_class is ErrorClass.RETRYABLE or isinstance(error, IssuerUntrusted)
+    return not (passes and now.elapsed > slot.retry_at + AFRESH)
 
 
 def _backing_off(slot: Slot, now: Instant) -> bool:

@@ -12,12 +12,10 @@ import hashlib
 import hmac
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from tokenbroker.ports import ProofKey
 
 LONGEST_CLAIM = 200  # characters
 FINGERPRINT_LENGTH = 12  # hex digits of SHA-256: enough to tell tokens apart, useless to recover one
@@ -108,6 +106,22 @@ class Secret:
     def __reduce__(self) -> NoReturn:
         """Refuse to be pickled or copied into another process."""
         raise TypeError("a Secret cannot be serialized")
+
+
+class ProofKey(Protocol):
+    """The private half of a key that tokens are bound to (RFC 9449). Never leaves the daemon."""
+
+    @property
+    def thumbprint(self) -> str:
+        """The name of the public half (RFC 7638), which is also the token's `cnf.jkt` (RFC 9449 §6.1)."""
+        ...
+
+    def prove(self, method: str, url: str, *, token: Secret, nonce: str | None, now: float) -> str:
+        """Return a DPoP proof (RFC 9449 §4.2) that goes with `token` on one request, made at epoch second `now`.
+
+        Takes well under a millisecond. Raises `UsageError` for a method or a URL that no request can have.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,3 +357,5 @@ class IssuerAnswer:
     """The issuer identifier by the metadata or the configuration; `None` when neither names one."""
     quotas: tuple[Quota, ...] = ()
     proof_key: ProofKey | None = field(default=None, repr=False, compare=False)
+    issued_type: object = field(default=None, repr=False, compare=False)
+    """`issued_token_type` (RFC 8693 §2.2.1) as it came."""

@@ -96,17 +96,6 @@ class Vault(Protocol):
         ...
 
 
-class ProofKey(Protocol):
-    """The private half of a key that tokens are bound to (RFC 9449). Never leaves the daemon."""
-
-    def prove(self, method: str, url: str, *, token: Secret, nonce: str | None, now: float) -> str:
-        """Return a DPoP proof (RFC 9449 §4.2) that goes with `token` on one request, made at epoch second `now`.
-
-        Takes well under a millisecond. Raises `UsageError` for a method or a URL that no request can have.
-        """
-        ...
-
-
 class Issuer(Protocol):
     """An OAuth 2.0 authorization server."""
 
@@ -118,7 +107,7 @@ class Issuer(Protocol):
         audience: str | None,
         resource: str | None,
         extra: Mapping[str, str],
-        grant: Grant,
+        grant: Grant = ...,
     ) -> IssuerAnswer:
         """Run `grant` once; make exactly one token request, and a second only if a DPoP nonce is asked for.
 

@@ -65,8 +65,7 @@ class Sessions:
 
     def of(self, peer: Peer, agent_type: AgentType, now: Instant) -> Session:
         """Return the peer's session, beginning one if needed. Raises `Revoked` if a person ended it."""
-        pid = peer.root_pid if peer.root_pid is not None else peer.pid
-        start = peer.root_start_time if peer.root_pid is not None else peer.start_time
+        pid, start = _root(peer)
         session = self._by_root.get((pid, start))
         if session is None:
             if len(self._by_root) >= MAX_SESSIONS:
@@ -87,6 +86,20 @@ class Sessions:
         session.last_seen = now
         session.agent_type = agent_type
         return session
+
+    def held(self, peer: Peer, profile: str, fingerprint: str) -> tuple[Session, TokenKey] | None:
+        """Return the peer's session, and what the token of `fingerprint` that it was given is for; begin none.
+
+        Raises `Revoked` if a person ended the session.
+        """
+        session = self._by_root.get(_root(peer))
+        if session is None:
+            return None
+        self.check(session)
+        for key, holding in session.holdings.items():
+            if (key.profile, holding.fingerprint) == (profile, fingerprint):
+                return session, key
+        return None
 
     def check(self, session: Session) -> None:
         """Raise `Revoked` if a person ended the session; asked again after every wait."""
@@ -145,3 +158,8 @@ class Sessions:
         if session.pid is None or session.start_time is None:
             return False
         return self._inspector.alive(session.pid, session.start_time)
+
+
+def _root(peer: Peer) -> tuple[int | None, float | None]:
+    """Return the pid and start time of the process that the peer's session is booked under."""
+    return (peer.pid, peer.start_time) if peer.root_pid is None else (peer.root_pid, peer.root_start_time)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from tokenbroker_client.environment import Here
     from tokenbroker_client.http1 import Response
+    from tokenbroker_client.proof import ProofAnswer
     from tokenbroker_client.wire import ProfileInfo, TokenAnswer
 
 _CHUNK: Final = 65536
@@ -65,6 +66,14 @@ class AsyncClient:
         It is kept if it is no longer the cached one, or if rejections come too often: more than three a minute.
         """
         return calls.read_dropped(await self.send(calls.rejected(profile, fingerprint)))
+
+    async def proof(self, token: TokenAnswer, method: str, url: str, *, nonce: str | None = None) -> ProofAnswer:
+        """Return a proof for one request with a token of type DPoP (RFC 9449): the value of its `DPoP` header.
+
+        `nonce` is what the API said in `DPoP-Nonce`. Code `unknown_token`: it was renewed; ask for the token again.
+        """
+        call = calls.proof(token.profile, token.fingerprint, method, url, nonce)
+        return calls.read_proof(await self.send(call))
 
     async def profiles(self) -> tuple[ProfileInfo, ...]:
         """Return the profiles, and what the rules say to this program about each."""

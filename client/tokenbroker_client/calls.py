@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
+from tokenbroker_client import proof as proofs
 from tokenbroker_client import wire
 from tokenbroker_client.environment import interaction as interaction_here
-from tokenbroker_client.errors import BrokerRefused
+from tokenbroker_client.errors import BrokerRefused, UsageError
 from tokenbroker_client.transport import bad_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from tokenbroker_client.http1 import Response
+    from tokenbroker_client.proof import ProofAnswer
     from tokenbroker_client.wire import ProfileInfo, TokenAnswer, TokenRequest
 
 T = TypeVar("T")
@@ -67,6 +69,22 @@ def token_request(
 def rejected(profile: str, fingerprint: str) -> Call:
     """Tell that an API refused a token."""
     return Call("POST", wire.REJECTED_PATH, wire.encode_rejected(profile, fingerprint), _JSON)
+
+
+def proof(profile: str, fingerprint: str, method: str, url: str, nonce: str | None) -> Call:
+    """Ask for a proof; raises `UsageError` for what no request can have."""
+    request = proofs.ProofRequest(profile, fingerprint, method, url, nonce)
+    try:
+        body = proofs.encode_request(request)
+        proofs.decode_request(body)
+    except (wire.WireError, UnicodeEncodeError) as error:
+        raise UsageError(f"no proof can be asked for: {error}") from None
+    return Call("POST", wire.PROOF_PATH, body, _JSON)
+
+
+def read_proof(response: Response) -> ProofAnswer:
+    """Return the proof; raises `BrokerRefused` or `BadAnswer`."""
+    return _read(response, proofs.decode_answer)
 
 
 def read_token(response: Response) -> TokenAnswer:

@@ -24,12 +24,12 @@ def token(answer: TokenAnswer, _env: str) -> str:
 
 def header(answer: TokenAnswer, _env: str) -> str:
     """Return a header line, e.g. for `curl -H @-`."""
-    return f"Authorization: Bearer {answer.access_token}\n"
+    return f"Authorization: {answer.authorization}\n"
 
 
 def headers_json(answer: TokenAnswer, _env: str) -> str:
     """Return a JSON object of headers: Claude Code's headersHelper."""
-    return json.dumps({"Authorization": f"Bearer {answer.access_token}"}) + "\n"
+    return json.dumps({"Authorization": answer.authorization}) + "\n"
 
 
 def env(answer: TokenAnswer, env: str) -> str:

@@ -24,6 +24,7 @@ MAX_TOKEN: Final = 16 * 1024  # characters; the longest that Claude Code accepts
 
 TOKEN_PATH: Final = "/token"  # noqa: S105  # a URL path
 REJECTED_PATH: Final = "/rejected"
+PROOF_PATH: Final = "/proof"  # its words are in proof.py
 OTP_PATH: Final = "/v1/otp"
 PROFILES_PATH: Final = "/v1/profiles"
 ME_PATH: Final = "/v1/me"
@@ -105,6 +106,11 @@ class TokenAnswer:
     session: str = ""
     others: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """Fields that a newer broker added; passed through by `--json`."""
+
+    @property
+    def authorization(self) -> str:
+        """The value of the `Authorization` header (RFC 6750 §2.1, RFC 9449 §7.1)."""
+        return f"{'DPoP' if self.token_type.lower() == 'dpop' else 'Bearer'} {self.access_token}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
+from tests.contract.kits_github import GitHubBench
 from tests.fakes_issuer import FakeIssuer, StillClock
 from tests.standins import fault_issuer
 from tests.standins.fault_issuer import FaultIssuer
@@ -108,14 +109,14 @@ class HttpBench:
         return len(self.server.requests)
 
 
-@pytest.fixture(params=["fake", "http"])
+@pytest.fixture(params=["fake", "http", "github-app"])
 async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
     """Yield each implementation in turn."""
     if request.param == "fake":
         yield FakeBench()
         return
     async with FaultIssuer() as server:
-        made = HttpBench(server)
+        made: Bench = HttpBench(server) if request.param == "http" else GitHubBench(server)
         yield made
         await made.issuer.close()
 

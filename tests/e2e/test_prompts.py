@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.rig import BIN, Daemon, Rig, finished, wait_until
+from tests.e2e.rig import BIN, PATIENCE, Daemon, Rig, finished, wait_until
 from tests.standins.op_world import TTY_POLICIES, OpWorld, TtyPolicy
 
 if TYPE_CHECKING:
@@ -95,13 +95,19 @@ def test_lock_while_the_prompt_is_open_ends_the_wait(rig: Rig, daemon: Daemon) -
     assert rig.token("search").token
 
 
+def is_deaf(op: OpWorld) -> bool:
+    """Tell whether a call of `op` ignores signals by now; ended before that, it would leave its fault to the next."""
+    return any(record["event"] == "deaf" for record in op.store.log())
+
+
 def test_impatient_locks_end_a_slow_op_in_good_order_and_cost_one_prompt(rig: Rig, daemon: Daemon) -> None:
     """An `op` that is slow to end is waited for, however often `broker lock` is repeated meanwhile."""
     assert rig.token("search").token
     rig.broker("lock")
     rig.op.fault("ignore-sigterm")
     waiting = rig.start(BIN / "broker-token", "search")
-    wait_until(lambda: [call.outcome for call in rig.op.calls()] == ["ok", "running"])
+    rig.op.wait_until(is_deaf, timeout=PATIENCE)
+    assert [call.outcome for call in rig.op.calls()] == ["ok", "running"]
     for _ in range(3):
         assert rig.ask("POST", "/v1/lock", b"{}", admin=True)[0] == 200
     assert finished(waiting).code == 5
@@ -115,7 +121,8 @@ def test_helper_that_dies_while_a_lock_waits_for_it_is_replaced(rig: Rig, daemon
     rig.op.person("hang")
     rig.op.fault("ignore-sigterm")
     waiting = rig.start(BIN / "broker-token", "search")
-    wait_until(lambda: [call.outcome for call in rig.op.calls()] == ["running"])
+    rig.op.wait_until(is_deaf, timeout=PATIENCE)
+    assert [call.outcome for call in rig.op.calls()] == ["running"]
     rig.ask("POST", "/v1/lock", b"{}", admin=True)
     os.kill(rig.op.calls()[0].ppid, signal.SIGKILL)
     assert finished(waiting).code == 5

@@ -5,6 +5,7 @@ a session that one began: arguments, environment, names and contents of open and
 folders, also those that live only for a moment. `watch.sights` is what was seen, each with its place in words.
 
 The limit of it: what lives for less than one look is not seen. `looks` and `longest` tell how good the looking was.
+Processes that want to be seen leave a file, named by their pid, in the folder `marks`: it is removed once they were.
 """
 
 # pathlib is slow, and this looks many times a second.
@@ -47,10 +48,11 @@ class Sight:
 class Watcher:
     """The eye, in a thread of its own."""
 
-    def __init__(self, folders: Iterable[Path], *, but: Iterable[Path] = ()) -> None:
+    def __init__(self, folders: Iterable[Path], *, but: Iterable[Path] = (), marks: Path | None = None) -> None:
         """Watch `folders`, except what is at or below one of `but`: where secrets are meant to be."""
         self._folders = [str(folder) for folder in folders]
         self._but = tuple(str(path) for path in but)
+        self._marks = marks
         self._programs = (*PROGRAMS, f"{sys.prefix}/", f"{sys.base_prefix}/")
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watcher")
@@ -106,6 +108,7 @@ class Watcher:
             self._failed = error
 
     def _look(self) -> None:
+        waiting = [] if self._marks is None else list(self._marks.iterdir())
         self._grow()
         self.looks += 1
         for pid in self._family - {os.getpid()}:
@@ -114,6 +117,9 @@ class Watcher:
                 self._arguments(pid, again=deep)
                 if deep:
                     self._open_files(pid)
+        for mark in waiting:
+            if int(mark.name) in self.pids:
+                mark.unlink()
         self._search_folders()
 
     def _grow(self) -> None:

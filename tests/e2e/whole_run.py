@@ -27,6 +27,8 @@ from tests.standins.sdk_app import SdkApp
 from tokenbroker.dev.issuer import DevIssuer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.e2e.rig import Background, Daemon, Ran, Running
     from tokenbroker.dev.authorization import DevClient
 
@@ -235,9 +237,12 @@ class WholeRun:
             self.keep(f"broker-token {words}", ran, printed=ran.token)
             assert ran.token in {*self.issuer.minted, SIGNED_TOKEN}
 
-    def no_tokens(self, *calls: str, code: int | None = None) -> None:
-        """Fail to have these tokens."""
-        for words, running in self._begun(calls):
+    def no_tokens(self, *calls: str, code: int | None = None, meanwhile: Callable[[], None] | None = None) -> None:
+        """Fail to have these tokens; `meanwhile` is done when they have been asked for."""
+        begun = self._begun(calls)
+        if meanwhile is not None:
+            meanwhile()
+        for words, running in begun:
             ran = finished(running)
             assert (ran.out, ran.code in {1, 4, 5, 75}) == ("", True), ran
             assert code in {None, ran.code}, ran
@@ -267,14 +272,14 @@ class WholeRun:
         """Errors whose text holds secrets; a prompt that is dismissed, and one that hangs and is ended."""
         op, autonomous = self.rig.op, SERVICE_ACCOUNT.format(place)
         self.no_tokens("search --no-prompt", code=5)
-        op.fault("error", command="inject", text=f"{SERVICE_TOKEN} is odd, as is {CRON_SECRET}")
+        op.fault("error", command="inject", by="sa", text=f"{SERVICE_TOKEN} is odd, as is {CRON_SECRET}")
         self.no_tokens("search --as autonomous")
         op.person("dismiss")
         self.no_tokens("search", code=4)
         op.person("approve")
-        op.fault("error", command="inject", text=f"could not use {SECRET}: {PEM}")
+        op.fault("error", command="inject", by="app", text=f"could not use {SECRET}: {PEM}")
         self.broker("unlock", code=1)
-        op.fault("truncated", command="inject")
+        op.fault("truncated", command="inject", by="app")
         self.broker("unlock", code=1)
         self.reload(APP, autonomous, patience=UNANSWERED)
         op.mend()
@@ -329,10 +334,9 @@ class WholeRun:
         app, connect = self.app, CONNECT.format(self.connect.url)
         app.set(chatter=1)
         app.person("hang")
-        self.reload(SDK, connect, patience=2 * UNANSWERED)
-        self.no_tokens("search", code=5)
-        assert app.story() == ["prompt hang"]
         self.reload(SDK, connect)
+        self.no_tokens("search", code=5, meanwhile=self._lock_at_the_prompt)
+        assert app.story() == ["prompt hang"]
         app.person("dismiss")
         self.no_tokens("search", code=4)
         app.person("approve")
@@ -347,6 +351,10 @@ class WholeRun:
         self.tokens("search", "search --as autonomous", "signed")
         self.otp()
         self.look("another pair")
+
+    def _lock_at_the_prompt(self) -> None:
+        self.app.wait_for("prompt hang")
+        self.broker("lock")
 
     def crash(self, daemon: Daemon, number: int) -> None:
         """End the daemon as a fault of its own would, the vault unlocked and tokens in memory."""

@@ -10,6 +10,7 @@ from tokenbroker.api.public import PublicApi
 from tokenbroker.control import Control
 from tokenbroker.errors import UsageError
 from tokenbroker.otp import OneTimePasswords
+from tokenbroker.proofs import Proofs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -51,4 +52,5 @@ def both_apis(
         reload=reload,
         experiment=experiment,
     )
-    return PublicApi(world.broker, otp, world.inspector, uid=uid), admin
+    proofs = Proofs(world.broker, inspector=world.inspector, audit=events, clock=world.clock)
+    return PublicApi(world.broker, otp, proofs, world.inspector, uid=uid), admin

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import time
@@ -125,12 +126,9 @@ REFUSED: dict[str, tuple[Callable[[Scene], str], str]] = {
         "the algorithm is not the key's",
     ),
     "an ID token": (lambda s: s.altered({"typ": "JWT"}), "the token is not an access token"),
-    "no kid": (lambda s: with_head(s.token(), kid=None), "the token is malformed|the token is not a JWT"),
+    "no kid": (lambda s: with_head(s.token(), kid=None), "the token names no key"),
     "unknown kid": (lambda s: s.altered({"kid": "unknown"}), "the key is unknown"),
-    "critical header": (
-        lambda s: s.altered({"crit": ["x"], "x": 1}),
-        "the token is malformed|the token is not a JWT",
-    ),
+    "critical header": (lambda s: s.altered({"crit": ["x"], "x": 1}), "the token is not a JWT"),
     "forged": (
         lambda s: jwt.encode(
             s.issuer.read(s.token()) or {},
@@ -186,7 +184,7 @@ async def test_a_token_that_fails_one_check_is_refused(scene: Scene, make: Calla
     answer = await scene.get(token)
 
     assert (answer.status_code, answer.json()["error"]) == (401, "invalid_token")
-    assert answer.json()["error_description"] in reason.split("|")
+    assert answer.json()["error_description"] == reason
     challenge = answer.headers["WWW-Authenticate"]
     assert challenge.startswith('Bearer error="invalid_token", error_description="')
     assert f'resource_metadata="{scene.api.metadata_url}"' in challenge
@@ -315,3 +313,51 @@ async def test_a_withdrawn_key_is_forgotten(scene: Scene) -> None:
     scene.elapsed += 300
 
     assert (await scene.get(token)).status_code == 401
+
+
+async def raw_request(scene: Scene, line: str, *headers: str) -> int:
+    """Send a request line as it is, which no HTTP client would do, and return the status."""
+    host, _, port = scene.api.url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write("\r\n".join([f"{line} HTTP/1.1", "Host: x", "Connection: close", *headers, "", ""]).encode())
+    answer = await reader.read()
+    writer.close()
+    return int(answer.split()[1])
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        ("GET /search", 401),
+        ("HEAD /search", 401),
+        ("OPTIONS /search", 404),
+        ("GET /search/", 404),
+        ("GET //search", 400),
+        ("GET /%73earch", 400),
+        ("GET /x/../search", 400),
+        ("GET /.well-known/oauth-protected-resource/../../search", 400),
+        ("GET /.well-known/oauth-protected-resource%2f..%2f..%2fsearch", 400),
+        ("GET /search%2f", 400),
+        ("GET http://x/search", 400),
+        ("GET /search?x=1", 401),
+    ],
+)
+async def test_no_path_leads_around_the_check(scene: Scene, line: str, status: int) -> None:
+    assert await raw_request(scene, line) == status
+
+
+async def test_head_is_answered_like_get(scene: Scene) -> None:
+    assert await raw_request(scene, "HEAD /search", f"Authorization: Bearer {scene.token()}") == 200
+
+
+async def test_a_client_without_a_grant_is_refused(scene: Scene) -> None:
+    """Its token is good and has the scope; that is not enough."""
+    async with DevApi.start(
+        issuer=scene.issuer.url, jwks_uri=scene.issuer.jwks_uri, grants=[("agent", "/search")]
+    ) as api:
+        client = DevClient("stranger", Secret("s"), "ada@example.com", AgentType.INTERACTIVE, {api.url: SCOPES})
+        for who, status in ((scene.client, 200), (client, 403)):
+            token = scene.issuer.mint(who, api.url, "search:read")["access_token"]
+            answer = await scene.http.get(f"{api.url}/search", headers={"Authorization": f"Bearer {token}"})
+            assert answer.status_code == status
+        assert answer.json()["error"] == "access_denied"

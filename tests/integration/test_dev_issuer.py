@@ -12,6 +12,7 @@ from urllib.parse import quote, quote_plus
 import httpx
 import jwt
 import pytest
+from authlib.oauth2.rfc8414 import AuthorizationServerMetadata
 
 from tokenbroker.dev.authorization import DevClient
 from tokenbroker.dev.issuer import DevIssuer, Fault
@@ -249,6 +250,72 @@ async def test_revocation_notes_the_token_of_its_own_client_alone(issuer: DevIss
 
     assert (await http.post(revoke, data={"token": token}, headers=basic())).status_code == 200
     assert len(issuer.revoked) == 1
+
+
+async def introspect(
+    http: httpx.AsyncClient, issuer: DevIssuer, token: str, headers: Mapping[str, str] | None = None
+) -> httpx.Response:
+    return await http.post(
+        f"{issuer.url}/introspect", data={"token": token}, headers=basic() if headers is None else headers
+    )
+
+
+async def test_introspection_says_what_the_token_says(issuer: DevIssuer, http: httpx.AsyncClient) -> None:
+    """RFC 7662 §2.2, with our claims beside the standard ones."""
+    token = (await ask(http, issuer, scope="search:read")).json()["access_token"]
+
+    answer = await introspect(http, issuer, token)
+
+    assert (answer.status_code, answer.headers["Cache-Control"]) == (200, "no-store")
+    assert answer.json() == {"active": True, "token_type": "Bearer", **(issuer.read(token) or {})}
+    assert answer.json()["act"] == {"sub": "agent +1/ü"}
+
+
+async def test_introspection_tells_other_clients_nothing(issuer: DevIssuer, http: httpx.AsyncClient) -> None:
+    issuer.register(client("other"))
+    token = (await ask(http, issuer)).json()["access_token"]
+
+    assert (await introspect(http, issuer, token, basic("other"))).json() == {"active": False}
+    assert (await introspect(http, issuer, "nonsense")).json() == {"active": False}
+    assert (await introspect(http, issuer, token, {})).status_code == 401
+
+
+async def test_a_revoked_token_is_not_active(issuer: DevIssuer, http: httpx.AsyncClient) -> None:
+    token = (await ask(http, issuer)).json()["access_token"]
+    await http.post(f"{issuer.url}/revoke", data={"token": token}, headers=basic())
+
+    assert (await introspect(http, issuer, token)).json() == {"active": False}
+
+
+async def test_an_expired_token_and_a_forgotten_clients_token_are_not_active(http: httpx.AsyncClient) -> None:
+    now = [1_800_000_000.0]
+    async with DevIssuer.start(lifetime=120, clock=lambda: now[0]) as issuer:
+        issuer.register(client())
+        token = (await ask(http, issuer)).json()["access_token"]
+        assert issuer.live(token)
+        issuer.unregister("agent +1/ü")
+        assert issuer.live(token) is None
+        issuer.register(client())
+        now[0] += 120
+        assert (await introspect(http, issuer, token)).json() == {"active": False}
+
+
+async def test_metadata_is_complete(issuer: DevIssuer, http: httpx.AsyncClient) -> None:
+    """Authlib's own validator of RFC 8414 takes it, each endpoint answers, and each list says what is true.
+
+    But for two things: it wants https, and a response type where an issuer without redirects has none.
+    """
+    document = (await http.get(f"{issuer.url}/.well-known/openid-configuration")).json()
+    secure = {name: str(value).replace("http:", "https:") for name, value in document.items() if isinstance(value, str)}
+    AuthorizationServerMetadata({**document, **secure, "response_types_supported": ["none"]}).validate()
+
+    assert document["response_types_supported"] == []
+
+    assert document["scopes_supported"] == ["search:read", "search:write"]
+    for kind in ("token", "revocation", "introspection"):
+        assert document[f"{kind}_endpoint_auth_methods_supported"] == ["client_secret_basic", "client_secret_post"]
+        assert (await http.post(document[f"{kind}_endpoint"], data={"x": "y"})).status_code in {400, 401}
+    assert (await http.get(document["jwks_uri"])).json()["keys"]
 
 
 async def test_no_secret_and_no_token_is_logged(

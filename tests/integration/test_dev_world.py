@@ -49,6 +49,20 @@ async def test_the_secrets_open_what_the_client_may_have(client: str, path: str,
         assert (await http.get(world.api.url + path, headers=headers)).status_code == status
 
 
+async def test_the_api_opens_billing_to_the_interactive_client_alone() -> None:
+    """Whatever scopes the issuer puts into the other one's token."""
+    async with DevWorld.start() as world, httpx.AsyncClient(trust_env=False) as http:
+        for agent_type, status in (("interactive", 200), ("autonomous", 403)):
+            ref = world.config.clients[f"dev-{agent_type}"].client_id
+            assert isinstance(ref, SecretRef)
+            client = world.issuer.client(world.secrets[ref].reveal())
+            assert client is not None
+            token = world.issuer.mint(client, world.api.url, "billing:read")["access_token"]
+            answer = await http.get(f"{world.api.url}/billing", headers={"Authorization": f"Bearer {token}"})
+            assert answer.status_code == status
+        assert answer.json()["error"] == "access_denied"
+
+
 async def test_rules_refuse_billing_to_autonomous_peers_first() -> None:
     async with DevWorld.start() as world:
         first, second = world.config.rules

@@ -38,12 +38,13 @@ from tokenbroker.errors import (
     CredentialRejected,
     IssuerError,
     IssuerMisconfigured,
-    IssuerNeedsPerson,
+    IssuerThrottled,
     IssuerUnavailable,
+    IssuerUntrusted,
 )
 from tokenbroker.issuers.exchange import AmbiguousJson, Attempt
 from tokenbroker.issuers.token_endpoint import TokenEndpoint, warm
-from tokenbroker.issuers.transport import Transport
+from tokenbroker.issuers.transport import Step, Transport
 from tokenbroker.model import Credentials, Instant, IssuerAnswer, Secret
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ GZIPPED = gzip.compress(b'{"access_token": "' + b"a" * 10_000_000 + b'"}')
         ),
         pytest.param(answer(b'{"access_token":"a","expires_in":NaN}'), IssuerMisconfigured, "NaN", id="NaN"),
         pytest.param(
-            answer("Too Many Requests", 429, {"Retry-After": "60"}), IssuerUnavailable, "429", id="429 as text"
+            answer("Too Many Requests", 429, {"Retry-After": "60"}), IssuerThrottled, "429", id="429 as text"
         ),
         pytest.param(error("invalid_client", 401), CredentialRejected, "invalid_client", id="401"),
     ],
@@ -283,9 +284,11 @@ async def test_cookies_are_not_kept() -> None:
 
 async def test_a_connection_that_takes_too_long_has_its_own_words() -> None:
     """Waiting three seconds for a real one would be the slowest test of the file."""
-    problem = Transport(AWAY, env={})._problem(aiohttp.ConnectionTimeoutError(), NOBODY, None)
-    assert type(problem) is IssuerUnavailable
-    assert problem.message.endswith("cannot be reached: no connection within 3 s")
+    transport = Transport(IssuerConfig("main"), env={})
+    for lacks, via, seconds in (("no connection", None, 3), ("no connection", "http://p:1", 5), ("no address", None, 5)):
+        problem = transport._problem(aiohttp.ConnectionTimeoutError(), NOBODY, via, Step(lacks))
+        assert type(problem) is IssuerUnavailable
+        assert problem.message.endswith(f"cannot be reached: {lacks} within {seconds} s")
 
 
 async def test_nobody_listens() -> None:
@@ -338,7 +341,7 @@ async def test_an_untrusted_certificate_needs_a_person(tmp_path: Path) -> None:
     """Nothing is sent before the certificate is believed, and waiting does not mend it."""
     context, _ = certificate(tmp_path, "localhost")
     async with FaultIssuer(tls=context) as server:
-        with pytest.raises(IssuerNeedsPerson, match="not trusted: self-signed certificate") as raised:
+        with pytest.raises(IssuerUntrusted, match="not trusted: self-signed certificate") as raised:
             await ask(at(server))
     assert not raised.value.retryable
     assert "ca_file in [issuers.main]" in str(raised.value.hint)
@@ -354,7 +357,7 @@ async def test_a_private_authority_is_trusted_by_ca_file(tmp_path: Path) -> None
 async def test_a_certificate_for_another_name_is_refused(tmp_path: Path) -> None:
     context, public = certificate(tmp_path, "elsewhere.example")
     async with FaultIssuer(tls=context) as server:
-        with pytest.raises(IssuerNeedsPerson, match="Hostname mismatch") as raised:
+        with pytest.raises(IssuerUntrusted, match="for another host .Hostname mismatch") as raised:
             await ask(at(server, ca_file=str(public)))
     assert str(public) in str(raised.value.hint)
     assert server.requests == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,7 @@ from tokenbroker.issuers.token_endpoint import TokenEndpoint
 from tokenbroker.model import Credentials, Instant, IssuerAnswer, Secret
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
@@ -27,6 +29,7 @@ pytestmark = [pytest.mark.node, pytest.mark.asyncio(loop_scope="module")]
 ASCII = "p@ss+wo%rd/&= x, long enough"  # oidc-provider takes only ASCII by Basic
 UMLAUT = "p@ss+wo%rd/&= xü, long enough"
 API = "https://api.example"
+SHARED = "p@ss+wo%rd/&= x, long enough for SHA-512, which is a lot longer than most secrets"
 RSA_KEY = rsa.generate_private_key(65537, 2048)
 EC_KEY = ec.generate_private_key(ec.SECP256R1())
 
@@ -58,6 +61,15 @@ CLIENTS = [
     signer("rs256", RSA_KEY, "RS256"),
     signer("ps256", RSA_KEY, "PS256"),
     signer("es256", EC_KEY, "ES256"),
+    *(
+        client(
+            f"hs{bits}",
+            SHARED,
+            token_endpoint_auth_method="client_secret_jwt",
+            token_endpoint_auth_signing_alg=f"HS{bits}",
+        )
+        for bits in (256, 384, 512)
+    ),
 ]
 
 
@@ -75,9 +87,11 @@ async def ask(
     scopes: tuple[str, ...] = ("search:read",),
     resource: str | None = API,
     times: int = 1,
+    jti: Callable[[], str] = secrets.token_urlsafe,
     **config: Any,
 ) -> IssuerAnswer:
-    endpoint = TokenEndpoint(IssuerConfig("main", **({"url": idp.issuer} | config)), clock=RealClock(), env={})
+    issuer = IssuerConfig("main", **({"url": idp.issuer} | config))
+    endpoint = TokenEndpoint(issuer, clock=RealClock(), env={}, jti=jti)
     try:
         for _ in range(times):
             answer = await endpoint.issue(credentials, scopes=scopes, audience=None, resource=resource, extra={})
@@ -123,7 +137,7 @@ async def test_the_token_is_a_jwt_for_the_resource_with_its_owner(idp: OidcProvi
 
 
 async def test_without_a_resource_the_token_is_opaque(idp: OidcProvider) -> None:
-    answer = await ask(idp, secret("basic", ASCII), resource=None, scopes=())
+    answer = await ask(idp, secret("basic", ASCII), resource=None, scopes=(), introspection="never")
     assert answer.claims is None
 
 
@@ -191,6 +205,9 @@ async def test_a_scope_that_the_server_does_not_know_is_dropped_and_we_see_it(id
         pytest.param("ps256", RSA_KEY, {"assertion_alg": "PS256"}, id="PS256"),
         pytest.param("es256", EC_KEY, {}, id="ES256"),
         pytest.param("es256", EC_KEY, {"assertion_audience": "token_endpoint"}, id="for the token endpoint"),
+        pytest.param("es256", EC_KEY, {"assertion_header": "x5t"}, id="named by x5t"),
+        pytest.param("rs256", RSA_KEY, {"assertion_header": "x5t#S256"}, id="named by x5t#S256"),
+        pytest.param("es256", EC_KEY, {"assertion_ttl": 30.0}, id="for half a minute"),
     ],
 )
 async def test_a_signed_assertion_gets_a_token_twice(
@@ -199,6 +216,33 @@ async def test_a_signed_assertion_gets_a_token_twice(
     """Twice, because the server refuses an assertion whose jti it has seen."""
     credentials = Credentials(client_id, auth="private_key_jwt", private_key=pem(key), key_id="k1")
     assert (await ask(idp, credentials, times=2, **config)).lifetime == TTL
+
+
+@pytest.mark.parametrize("bits", [256, 384, 512])
+async def test_a_secret_that_signs_gets_a_token_twice(idp: OidcProvider, bits: int) -> None:
+    credentials = Credentials(f"hs{bits}", auth="client_secret_jwt", client_secret=Secret(SHARED))
+    assert (await ask(idp, credentials, times=2, assertion_alg=f"HS{bits}")).lifetime == TTL
+
+
+async def test_a_literal_audience_is_sent_as_it_is(idp: OidcProvider) -> None:
+    credentials = Credentials("es256", auth="private_key_jwt", private_key=pem(EC_KEY))
+    assert (await ask(idp, credentials, assertion_audience=f"{idp.issuer}/token")).lifetime == TTL
+
+
+async def test_a_used_jti_is_rejected(idp: OidcProvider) -> None:
+    """So that the tests that ask twice prove that each assertion has one of its own."""
+    credentials = Credentials("es256", auth="private_key_jwt", private_key=pem(EC_KEY))
+    with pytest.raises(CredentialRejected, match="invalid_client"):
+        await ask(idp, credentials, times=2, jti=lambda: "always the same")
+
+
+async def test_a_jwk_and_a_key_file_get_tokens(idp: OidcProvider) -> None:
+    """The key id comes from them: the server looks the key up by it."""
+    jwk = jwt.get_algorithm_by_name("RS256").to_jwk(RSA_KEY, as_dict=True)
+    file = {"type": "application", "keyId": "k1", "key": pem(RSA_KEY).reveal(), "clientId": "rs256"}
+    for key in ({**jwk, "kid": "k1"}, file):
+        credentials = Credentials("rs256", auth="private_key_jwt", private_key=Secret(json.dumps(key)))
+        assert (await ask(idp, credentials)).lifetime == TTL
 
 
 async def test_an_assertion_for_someone_else_is_rejected(idp: OidcProvider) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.standins.op_things import service_account_token
 from tests.standins.op_world import AppFault, FaultKind, OpWorld, TtyPolicy
 
 if TYPE_CHECKING:
@@ -313,6 +314,17 @@ def test_a_sticky_fault_stays_with_its_command_until_mended(world: OpWorld) -> N
     assert _op(world, *READ) == GOOD
     world.mend()
     assert json.loads(_op(world, "item", "get", "I", "--format", "json")[1])["title"] == "I"
+
+
+def test_a_fault_waits_for_the_calls_of_whom_it_is_for(world: OpWorld) -> None:
+    """The app's calls and a service account's may come in either order; each spoils only its own."""
+    world.fault("truncated", command="read", by="sa")
+    account = {"HOME": "/home/u", "OP_SERVICE_ACCOUNT_TOKEN": service_account_token("bot")}
+    assert _op(world, *READ) == GOOD
+    assert _op(world, *READ, env=account) == (0, b"s3c", "")
+    world.fault("truncated", command="read", by="app")
+    assert _op(world, *READ, env=account) == GOOD
+    assert _op(world, *READ) == (0, b"s3c", "")
 
 
 def test_a_deaf_call_is_ended_by_nothing_but_sigkill(world: OpWorld) -> None:

@@ -1,4 +1,4 @@
-"""Proofs for tokens that are bound to the broker's key: for the token at hand, the program that has it, and no other."""
+"""Proofs with the broker's keys: for the token at hand, to the program that was given it, and to no other."""
 
 from __future__ import annotations
 
@@ -85,6 +85,19 @@ async def test_another_program_gets_no_proof_for_a_token_that_it_was_not_given()
         assert bench.audit.named("proof made") == []
 
 
+async def test_a_renewed_token_is_for_those_that_were_given_it() -> None:
+    """Who was given the one before has to ask for it first."""
+    async with Bench() as bench:
+        first = await bench.ask()
+        other = interactive_peer(5000)
+        bench.inspector.start(other.pid, other.start_time)
+        bench.broker.rejected("search", first.token.fingerprint, other)
+        second = await bench.ask(peer=other)
+        with pytest.raises(UnknownToken):
+            bench.prove(second)
+        assert bench.prove(second, other).proof
+
+
 async def test_a_token_of_another_profile_is_unknown() -> None:
     async with Bench() as bench:
         served = await bench.ask()
@@ -108,9 +121,9 @@ async def test_a_token_that_is_no_more_at_hand_has_no_proof(how: str) -> None:
         served = await bench.ask()
         match how:
             case "lock":
-                await bench.control.lock()
+                bench.control.lock("a test")
             case "revoked profile":
-                await bench.control.revoke_profile("search")
+                bench.control.revoke_profile("search")
             case "rejected":
                 assert bench.broker.rejected("search", served.token.fingerprint, bench.me)
             case "expired":
@@ -161,7 +174,7 @@ async def test_a_program_that_lowered_itself_gets_proofs_as_what_it_said_to_be()
         RuleConfig("billing", "allow"),
     )
     async with Bench(replace(configuration(), rules=rules)) as bench:
-        await bench.unlock.secrets(tuple(bench.config.clients["mine-cron"].refs()), may_prompt=True, asker=ASKER)
+        await bench.control.unlock()
         served = await bench.ask(agent_type="autonomous")
         assert served.key.client == "mine-cron"
         assert bench.prove(served).proof

@@ -236,9 +236,10 @@ async def test_a_reload_drops_what_was_made_from_what_changed(change: Callable[[
 
 
 def _changed(config: Config, table: str, name: str, **fields: Any) -> Config:
-    entries = dict(getattr(config, table))
+    entries: dict[str, Any] = dict(getattr(config, table))
     entries[name] = replace(entries[name], **fields)
-    return replace(config, **{table: entries})
+    changed: dict[str, Any] = {table: entries}
+    return replace(config, **changed)
 
 
 async def test_a_circle_is_an_error_and_never_a_wait() -> None:

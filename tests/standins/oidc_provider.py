@@ -72,9 +72,18 @@ class OidcProvider:
     @staticmethod
     @asynccontextmanager
     async def start(
-        *, clients: Sequence[Mapping[str, Any]], resources: Mapping[str, str] = RESOURCES, ttl: int = 300
+        *,
+        clients: Sequence[Mapping[str, Any]],
+        resources: Mapping[str, str] = RESOURCES,
+        ttl: int = 300,
+        dpop_nonce: bool = False,
+        tls: Mapping[str, Any] | None = None,
     ) -> AsyncIterator[OidcProvider]:
-        """Run it on a free loopback port; `resources` are audiences and their scopes, `ttl` is in seconds."""
+        """Run it on a free loopback port; `resources` are audiences and their scopes, `ttl` is in seconds.
+
+        `dpop_nonce`: a proof is taken only with a nonce of the provider's (RFC 9449 §8). `tls`: `cert`, `key` and `ca`
+        in PEM for https; clients with certificates then go to `mtls_endpoint_aliases`.
+        """
         node, folder = packages()
         process = await asyncio.create_subprocess_exec(
             node,
@@ -91,8 +100,8 @@ class OidcProvider:
         assert process.stderr is not None
         complaints = asyncio.create_task(process.stderr.read())  # drained, so that it never blocks the child
         try:
-            asked = {"clients": list(clients), "resources": dict(resources), "ttl": ttl}
-            process.stdin.write(json.dumps(asked).encode() + b"\n")
+            asked = {"clients": list(clients), "resources": dict(resources), "ttl": ttl, "dpop_nonce": dpop_nonce}
+            process.stdin.write(json.dumps(asked | ({"tls": dict(tls)} if tls else {})).encode() + b"\n")
             line = await asyncio.wait_for(process.stdout.readline(), START_TIMEOUT)
             if not line:
                 pytest.fail(f"oidc-provider did not start: {(await complaints).decode()[-2000:]}")

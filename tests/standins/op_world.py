@@ -268,14 +268,23 @@ class OpWorld:
 
     # misbehaviour
 
-    def fault(self, kind: FaultKind, *, command: str = "*", times: int | None = 1, **details: Any) -> None:
+    def fault(
+        self,
+        kind: FaultKind,
+        *,
+        command: str = "*",
+        by: Literal["app", "sa"] | None = None,
+        times: int | None = 1,
+        **details: Any,
+    ) -> None:
         """Plant a fault for `command` (`read`, `item get`, …; `*` any); `times=None` keeps it until `mend`.
 
+        `by` is whose calls it waits for: the app's, or a service account's; `None`: whichever call comes first.
         Details: `value` needs `value`; `error` takes `text`, `rc`, `init`; `slow-stderr` takes `seconds` (real);
         `grandchild` takes `detached`; `rc0-with-error` and `warning` take `text`; `signal` takes `number`.
         """
         with self.store.change() as state:
-            state["faults"].append({"kind": kind, "command": command, "times": times, **details})
+            state["faults"].append({"kind": kind, "command": command, "by": by, "times": times, **details})
 
     def mend(self) -> None:
         """Take all planted faults away."""

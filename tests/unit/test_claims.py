@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from tokenbroker import claims
 from tokenbroker.config import ClientConfig, IssuerConfig
 from tokenbroker.errors import TokenMismatch
-from tokenbroker.model import AgentType, IssuerAnswer, Secret, SecretRef, TokenKey
+from tokenbroker.model import AgentType, Checked, IssuerAnswer, Secret, SecretRef, TokenKey
 
 CLIENT = ClientConfig("mine", "main", AgentType.INTERACTIVE, "o@example.com", "id", SecretRef("op://v/i/f"))
 KEY = TokenKey("search", "mine", ("a", "b"), audience="https://api")
@@ -70,3 +71,138 @@ def test_refused_with_both_values(given: IssuerAnswer, how: dict[str, Any], mess
 def test_fewer_scopes_are_served_where_the_configuration_says_so() -> None:
     assert ("a",) == claims.check(answer(None, ("a",)), KEY, CLIENT, issuer(granted_scopes="subset"))
     assert () == claims.check(answer(None, ()), KEY, CLIENT, issuer(granted_scopes="ignore"))
+
+
+NOW = 1_800_000_000
+ASKED = claims.Asked("id")
+
+
+class Key:
+    """A DPoP key as far as its name."""
+
+    thumbprint = "our-key"
+
+    def prove(self, method: str, url: str, *, token: Secret, nonce: str | None, now: float) -> str:
+        raise AssertionError
+
+
+def jwt(found: dict[str, Any], **more: Any) -> IssuerAnswer:
+    return replace(answer(found), **({"checked": Checked.CLAIMS, "issuer": "https://login"} | more))
+
+
+@pytest.mark.parametrize(
+    ("given", "asked", "how"),
+    [
+        pytest.param(jwt({"iss": "https://login"}), ASKED, {}, id="the issuer's own identifier"),
+        pytest.param(
+            jwt({"iss": "https://sts/x"}), ASKED, {"token_issuer": "any"}, id="any issuer, where that is said"
+        ),
+        pytest.param(jwt({"iss": "https://sts/x"}), ASKED, {"token_issuer": "https://sts/x"}, id="the configured one"),
+        pytest.param(jwt({"iss": "https://x"}, issuer=None), ASKED, {}, id="an issuer with no known identifier"),
+        pytest.param(jwt({"azp": "id", "client_id": "id"}), ASKED, {}, id="our client"),
+        pytest.param(
+            jwt({"client_id": "x"}), claims.Asked("id", grant="jwt-bearer"), {}, id="whoever an assertion was made by"
+        ),
+        pytest.param(jwt({"org_id": "org_1"}), claims.Asked("id", "org_1"), {}, id="the organization by id"),
+        pytest.param(
+            jwt({"org_id": "org_1", "org_name": "acme"}), claims.Asked("id", "acme"), {}, id="the organization by name"
+        ),
+        pytest.param(jwt({"org_id": "org_1"}), claims.Asked("id", "acme"), {}, id="a name that nothing says"),
+        pytest.param(jwt({}), claims.Asked("id", "org_1"), {}, id="no organization, and no place for it"),
+        pytest.param(jwt({"iat": NOW, "nbf": NOW + 60, "exp": NOW + 90}), ASKED, {}, id="nbf within the tolerance"),
+        pytest.param(jwt({"iat": True, "nbf": "x", "exp": 10**400}), ASKED, {}, id="times that are none"),
+        pytest.param(jwt({"scope": "a b c"}, scope=("a", "b")), ASKED, {}, id="a token for more than was said"),
+        pytest.param(jwt({"roles": ["x"]}, scope=("a", "b")), ASKED, {}, id="roles beside granted scopes"),
+        pytest.param(jwt({"scp": "a b"}, scope=("api://x/a", "a", "b")), ASKED, {}, id="short names of Entra"),
+        pytest.param(
+            jwt({"cnf": {"jkt": "our-key"}}, proof_key=Key()), ASKED, {}, id="a token that is bound to our key"
+        ),
+        pytest.param(
+            jwt({}, checked=Checked.INTROSPECTION, proof_key=Key()), ASKED, {}, id="introspection without cnf"
+        ),
+    ],
+)
+def test_what_agrees_is_served(given: IssuerAnswer, asked: claims.Asked, how: dict[str, Any]) -> None:
+    assert {"a", "b"} <= set(claims.check(given, KEY, CLIENT, issuer(**how), asked))
+
+
+@pytest.mark.parametrize(
+    ("given", "asked", "how", "values"),
+    [
+        pytest.param(jwt({"iss": "https://x"}), ASKED, {}, ("https://x", "https://login"), id="another issuer"),
+        pytest.param(jwt({"iss": "https://login/"}), ASKED, {}, ("https://login/",), id="a slash is another issuer"),
+        pytest.param(
+            jwt({"iss": "https://login"}),
+            ASKED,
+            {"token_issuer": "https://sts"},
+            ("https://sts",),
+            id="not the configured",
+        ),
+        pytest.param(jwt({}), ASKED, {"token_issuer": "https://sts"}, ("absent", "https://sts"), id="no issuer"),
+        *(
+            pytest.param(
+                jwt({name: "theirs"}), ASKED, {}, (f"{name} is theirs", "is id"), id=f"another client by {name}"
+            )
+            for name in claims.CLIENT_CLAIMS
+        ),
+        pytest.param(
+            jwt({"client_id": "id", "azp": "theirs"}), ASKED, {}, ("azp is theirs",), id="one of two client claims"
+        ),
+        pytest.param(
+            jwt({"org_id": "org_2"}), claims.Asked("id", "org_1"), {}, ("org_2", "org_1"), id="another organization"
+        ),
+        pytest.param(
+            jwt({"org_id": "org_1", "org_name": "x"}), claims.Asked("id", "acme"), {}, ("x", "acme"), id="another name"
+        ),
+        pytest.param(
+            jwt({"org_id": "org_1"}),
+            claims.Asked("id", "org_1"),
+            {"claims": {"org_id": "https://x/org"}},
+            ("https://x/org", "absent", "org_1"),
+            id="no organization where it has to be",
+        ),
+        pytest.param(jwt({"iat": NOW, "exp": NOW}), ASKED, {}, (f"{NOW}",), id="dead when it was born"),
+        pytest.param(jwt({"iat": NOW, "nbf": NOW + 61}), ASKED, {}, (f"{NOW + 61}", f"{NOW} "), id="not valid yet"),
+        pytest.param(jwt({"nbf": NOW, "exp": NOW - 1}), ASKED, {}, (f"{NOW - 1}", f"nbf {NOW}"), id="never valid"),
+        pytest.param(
+            jwt({"scope": "a"}), ASKED, {}, ("scope b", "granted a, although its answer says otherwise"), id="narrowed"
+        ),
+        pytest.param(
+            jwt({"cnf": {"jkt": "k"}}), ASKED, {}, ("key k", "asked was one bound to none"), id="bound, unasked"
+        ),
+    ],
+)
+def test_what_differs_is_refused_with_both_values(
+    given: IssuerAnswer, asked: claims.Asked, how: dict[str, Any], values: tuple[str, ...]
+) -> None:
+    with pytest.raises(TokenMismatch) as caught:
+        claims.check(given, KEY, CLIENT, issuer(**how), asked)
+    assert [value for value in values if value not in caught.value.message] == []
+    assert caught.value.hint
+
+
+def test_default_scope_of_entra_stands_for_the_roles_that_came() -> None:
+    """`<resource>/.default` is no scope that is granted: the token has the application's roles instead."""
+    key = TokenKey("search", "mine", ("https://graph/.default",))
+    assert ("Mail.Read",) == claims.check(jwt({"roles": ["Mail.Read"]}, scope=None), key, CLIENT, issuer())
+
+
+def test_a_claim_that_repeats_a_secret_or_the_token_shows_neither() -> None:
+    """What an issuer echoes into a claim must not reach a log by way of the error, nor by way of `jti`."""
+    hidden = (Secret("hunter2-hunter2"),)
+    given = jwt({"owner": "hunter2-hunter2 T0KEN-T0KEN eyJhbGciOiJub25lIn0.e30.x \x1b[1m", "jti": "T0KEN-T0KEN"})
+    given = replace(given, access_token=Secret("T0KEN-T0KEN"))
+    with pytest.raises(TokenMismatch) as caught:
+        claims.check(given, KEY, CLIENT, issuer(), claims.Asked("id", hidden=hidden))
+    assert "claim owner is … … … ?[1m, client" in caught.value.message
+    assert claims.jti(given) == "…"
+    assert claims.jti(jwt({"jti": "hunter2-hunter2"}), hidden) == "…"
+
+
+@pytest.mark.parametrize(
+    ("confirmation", "kind"),
+    [({"jkt": "k"}, "dpop"), ({"x5t#S256": "x"}, "certificate"), ({}, None), ("junk", None)],
+)
+@pytest.mark.parametrize("checked", [Checked.CLAIMS, Checked.INTROSPECTION])
+def test_binding_is_seen_wherever_the_claims_are_from(checked: Checked, confirmation: object, kind: str | None) -> None:
+    assert claims.bound_to(jwt({"cnf": confirmation}, checked=checked)) == kind

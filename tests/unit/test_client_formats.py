@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import replace
 
 import pytest
 
@@ -24,6 +25,14 @@ ANSWER = wire.TokenAnswer("t0.k~en", expires_in=60, profile="search", others={"n
 )
 def test_formats(name: str, expected: str) -> None:
     assert formats.FORMATS[name](ANSWER, "NAME") == expected
+
+
+@pytest.mark.parametrize("named", ["DPoP", "dpop"])
+def test_a_bound_token_is_named_as_what_it_is(named: str) -> None:
+    """RFC 9449 §7.1: as a Bearer token an API refuses it."""
+    bound = replace(ANSWER, token_type=named)
+    assert formats.header(bound, "") == "Authorization: DPoP t0.k~en\n"
+    assert formats.headers_json(bound, "") == '{"Authorization": "DPoP t0.k~en"}\n'
 
 
 def test_json_is_the_whole_answer() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenbroker_client import wire
+from tokenbroker_client import proof, wire
 
 TOKEN = "eyJhbGciOiJub25lIn0.e30."
 
@@ -91,6 +91,48 @@ def test_a_rejection_survives_the_wire(profile: str, fingerprint: str) -> None:
     assert (profile, fingerprint) == wire.decode_rejected(wire.encode_rejected(profile, fingerprint))
 
 
+@given(
+    st.builds(
+        proof.ProofRequest,
+        profile=text,
+        fingerprint=st.text("0123456789abcdef", min_size=12, max_size=12),
+        method=st.sampled_from(["GET", "POST", "M-SEARCH"]),
+        url=visible,
+        nonce=st.none() | st.text(st.characters(codec="ascii", min_codepoint=0x5D, max_codepoint=0x7E), min_size=1),
+    )
+)
+def test_the_wish_for_a_proof_survives_the_wire(request: proof.ProofRequest) -> None:
+    assert request == proof.decode_request(proof.encode_request(request))
+
+
+PROOF = proof.ProofAnswer("aaa.bbb.ccc", fingerprint="0123456789ab", thumbprint="x" * 43)
+
+
+def test_a_proof_survives_the_wire_and_is_in_no_repr() -> None:
+    assert proof.decode_answer(proof.encode_answer(PROOF)) == PROOF
+    assert "bbb" not in repr(PROOF)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        pytest.param({"proof": "a.b"}, id="not three parts"),
+        pytest.param({"proof": "a.b.c\r\nX: y"}, id="a line break"),
+        pytest.param({"proof": "a.b.c\n"}, id="a line break at the end"),
+        pytest.param({"proof": "a.b." + "c" * proof.MAX_PROOF}, id="too long"),
+        pytest.param({"proof": None}, id="none"),
+        pytest.param({"token_type": "Bearer"}, id="another type"),
+        pytest.param({"thumbprint": "short"}, id="no thumbprint"),
+        pytest.param({"fingerprint": 7}, id="no fingerprint"),
+    ],
+)
+def test_an_answer_without_a_usable_proof_is_refused(changed: dict[str, object]) -> None:
+    body = json.dumps({**json.loads(proof.encode_answer(PROOF)), **changed}).encode()
+    with pytest.raises(wire.WireError) as caught:
+        proof.decode_answer(body)
+    assert "X: y" not in str(caught.value)
+
+
 @given(st.binary())
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     """No input makes a decoder raise anything but `WireError`."""
@@ -101,6 +143,8 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
         wire.decode_rejected,
         wire.decode_profiles,
         wire.decode_object,
+        proof.decode_request,
+        proof.decode_answer,
     ):
         try:
             decode(data)

@@ -101,6 +101,24 @@ HTTPS = "https://login.example.com/t"
         pytest.param(
             HTTPS, None, {"HTTPS_PROXY": "http://p", "NO_PROXY": "login.example.com:443"}, None, id="with a port"
         ),
+        *(
+            pytest.param(url, None, {"HTTPS_PROXY": "http://p", "NO_PROXY": entry}, proxy, id=f"{entry} and {url}")
+            for entry, url, proxy in (
+                ("login.example.com:8443", HTTPS, "http://p"),
+                ("10.0.0.0/8", "https://10.1.2.3/t", None),
+                ("10.0.0.0/8:443", "https://10.1.2.3/t", None),
+                ("10.0.0.0/8", "https://11.1.2.3/t", "http://p"),
+                ("10.1.2.3", "https://10.1.2.3/t", None),
+                ("0.0.0.0/0", HTTPS, "http://p"),
+                ("fd00::/8", "https://[fd00::1]/t", None),
+                ("[fd00::1]:443", "https://[fd00::1]/t", None),
+                ("[fd00::1]:8443", "https://[fd00::1]/t", "http://p"),
+                ("fd00::1", "https://[fd00::1]:8443/t", None),
+                ("*.example.com", HTTPS, None),
+                ("a.example example.com", HTTPS, None),
+                ("10.0.0.0/99", "https://10.1.2.3/t", "http://p"),
+            )
+        ),
         pytest.param(HTTPS, None, {"HTTPS_PROXY": "http://p", "NO_PROXY": "ample.com"}, "http://p", id="half a name"),
         pytest.param(HTTPS, None, {"HTTPS_PROXY": "http://p", "NO_PROXY": ","}, "http://p", id="an empty NO_PROXY"),
         pytest.param(

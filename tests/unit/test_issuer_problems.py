@@ -13,6 +13,7 @@ from tokenbroker.errors import (
     IssuerError,
     IssuerMisconfigured,
     IssuerNeedsPerson,
+    IssuerThrottled,
     IssuerUnavailable,
 )
 from tokenbroker.issuers.exchange import Attempt, Reply, scrub
@@ -39,13 +40,11 @@ def entra(number: int, error: str = "invalid_client", **more: Any) -> dict[str, 
 @pytest.mark.parametrize(
     ("status", "body", "kind"),
     [
-        *(
-            pytest.param(status, b"<html>", IssuerUnavailable, id=str(status))
-            for status in (408, 429, 500, 502, 503, 504)
-        ),
+        *(pytest.param(status, b"<html>", IssuerUnavailable, id=str(status)) for status in (408, 500, 502, 503, 504)),
         pytest.param(520, b"", IssuerUnavailable, id="a proxy's own 5xx"),
         pytest.param(503, {"error": "invalid_client"}, IssuerUnavailable, id="503 whatever the body"),
-        pytest.param(429, b"Too Many Requests", IssuerUnavailable, id="429 in plain text, Entra"),
+        pytest.param(429, b"Too Many Requests", IssuerThrottled, id="429 in plain text, Entra"),
+        pytest.param(429, b"", IssuerThrottled, id="429 with nothing"),
         pytest.param(400, {"error": "temporarily_unavailable"}, IssuerUnavailable, id="temporarily_unavailable"),
         pytest.param(400, {"error": "server_error"}, IssuerUnavailable, id="server_error"),
         pytest.param(400, {"error": "slow_down"}, IssuerUnavailable, id="slow_down"),
@@ -131,9 +130,9 @@ def test_the_clock_does_not_matter_to_a_secret() -> None:
     [
         pytest.param("b=per_hour;q=10;r=0;t=3540", IssuerNeedsPerson, 3540, id="used up for an hour"),
         pytest.param("b=per_hour;q=10;r=3;t=9,b=per_day;q=99;r=0;t=80000", IssuerNeedsPerson, 3600, id="for the day"),
-        pytest.param("b=per_hour;q=10;r=0;t=30", IssuerUnavailable, 60, id="back in half a minute"),
-        pytest.param("b=per_hour;q=10;r=7;t=3540", IssuerUnavailable, 60, id="some left"),
-        pytest.param("b=per_hour;r=0;;t=", IssuerUnavailable, 60, id="junk"),
+        pytest.param("b=per_hour;q=10;r=0;t=30", IssuerThrottled, 60, id="back in half a minute"),
+        pytest.param("b=per_hour;q=10;r=7;t=3540", IssuerThrottled, 60, id="some left"),
+        pytest.param("b=per_hour;r=0;;t=", IssuerThrottled, 60, id="junk"),
     ],
 )
 @pytest.mark.parametrize("scope", ["client", "organization"])
@@ -248,3 +247,295 @@ def test_the_body_is_never_quoted() -> None:
 )
 def test_scrub(text: str, shown: str) -> None:
     assert scrub(text, [Secret("two words"), Secret("abc"), Secret("abcd"), Secret("")]) == shown
+
+
+CORRELATION = "fe37af96-abe7-4dc4-b99e-949bb6cc9f87"
+TRACE = "255d1aef-8c98-452f-ac51-23d051240864"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "headers", "kind", "says"),
+    [
+        pytest.param(
+            401,
+            {"error": "unauthorized_client", "error_description": "Invalid client or Invalid client credentials"},
+            {},
+            CredentialRejected,
+            "unauthorized_client (Invalid client or Invalid client credentials)",
+            id="Keycloak: a wrong secret",
+        ),
+        pytest.param(403, b"", {}, CredentialRejected, "no error code", id="glewlwyd: a wrong secret"),
+        pytest.param(
+            401,
+            entra(
+                7000215,
+                error_description="AADSTS7000215: Invalid client secret provided. Ensure the secret being sent is the "
+                f"client secret value.\r\nTrace ID: {TRACE}\r\nCorrelation ID: {CORRELATION}\r\n"
+                "Timestamp: 2026-11-24 17:00:00Z",
+                trace_id=TRACE,
+                correlation_id=CORRELATION,
+            ),
+            {"x-ms-request-id": TRACE},
+            CredentialRejected,
+            f"is the client secret value), trace_id {TRACE}",
+            id="Entra: a wrong secret",
+        ),
+        pytest.param(
+            400,
+            entra(90002, "invalid_request"),
+            {},
+            IssuerMisconfigured,
+            "invalid_request (AADSTS90002: words)",
+            id="Entra: no such tenant",
+        ),
+        pytest.param(
+            429, b"Too Many Requests", {"retry_after": "60"}, IssuerThrottled, "now: 429", id="Entra: throttled"
+        ),
+        pytest.param(
+            401,
+            {"error": "access_denied", "error_description": "Unauthorized"},
+            {},
+            CredentialRejected,
+            "access_denied (Unauthorized)",
+            id="Auth0: a wrong secret",
+        ),
+        pytest.param(
+            403,
+            {
+                "error": "access_denied",
+                "error_description": 'Client is not authorized to access "https://api". You need to create a '
+                '"client-grant" associated to this API.',
+            },
+            {"cf_ray": "8f1a2b3c4d5e6f70-FRA"},
+            IssuerNeedsPerson,
+            "associated to this API), cf-ray 8f1a2b3c4d5e6f70-FRA",
+            id="Auth0: not authorised for the API",
+        ),
+        pytest.param(
+            403,
+            {
+                "error": "unauthorized_client",
+                "error_description": "Grant type 'client_credentials' not allowed for the client.",
+            },
+            {},
+            IssuerMisconfigured,
+            "Grant type 'client_credentials' not allowed",
+            id="Auth0: the grant is not allowed",
+        ),
+        pytest.param(
+            401,
+            {
+                "errorCode": "invalid_client",
+                "errorSummary": "Invalid value for 'client_id' parameter.",
+                "errorLink": "invalid_client",
+                "errorId": "oaeFDV3HiAQQJa14IFaDmC",
+                "errorCauses": [],
+            },
+            {"x_okta_request_id": "aBcDeFgHiJ"},
+            CredentialRejected,
+            "invalid_client (Invalid value for 'client_id' parameter), errorId oaeFDV3HiAQQJa14IFaDmC",
+            id="Okta: no such client",
+        ),
+        pytest.param(
+            400,
+            {
+                "error": "invalid_scope",
+                "error_description": "One or more scopes are not configured for the authorization server resource.",
+            },
+            {"x_okta_request_id": "aBcDeFgHiJ"},
+            IssuerMisconfigured,
+            "server resource), x-okta-request-id aBcDeFgHiJ",
+            id="Okta: an unknown scope",
+        ),
+        pytest.param(
+            400,
+            {"error": "access_denied", "error_description": "Policy evaluation failed for this request"},
+            {},
+            IssuerNeedsPerson,
+            "Policy evaluation failed",
+            id="Okta: no policy allows it",
+        ),
+        pytest.param(
+            429,
+            {"errorCode": "E0000047", "errorSummary": "API call exceeded rate limit due to too many requests."},
+            {"x_rate_limit_remaining": "0", "x_rate_limit_reset": f"{NOW + 40:.0f}"},
+            IssuerThrottled,
+            "429 E0000047 (API call exceeded rate limit",
+            id="Okta: throttled",
+        ),
+        pytest.param(
+            400,
+            {"error": "invalid_client"},
+            {"x_amzn_requestid": CORRELATION},
+            CredentialRejected,
+            f"the client: invalid_client, x-amzn-requestid {CORRELATION}",
+            id="Cognito: a wrong secret",
+        ),
+        pytest.param(
+            403,
+            {"message": "Forbidden"},
+            {"x_amzn_requestid": CORRELATION},
+            IssuerMisconfigured,
+            "(Forbidden)",
+            id="Cognito: its gateway",
+        ),
+        pytest.param(
+            401,
+            {
+                "id": "1",
+                "error": "invalid_client",
+                "error_description": "Request denied: Unsupported authentication method",
+                "correlationId": CORRELATION,
+            },
+            {},
+            CredentialRejected,
+            f"Unsupported authentication method), correlationId {CORRELATION}",
+            id="PingOne: another method",
+        ),
+        pytest.param(
+            401,
+            {"error": "invalid_client", "error_description": "Invalid client secret."},
+            {"x_request_id": "req_01HXYZ"},
+            CredentialRejected,
+            "Invalid client secret), x-request-id req_01HXYZ",
+            id="WorkOS: a wrong secret",
+        ),
+        pytest.param(
+            401,
+            {
+                "status_code": 401,
+                "request_id": "request-id-test-b05c992f",
+                "error_type": "unauthorized_credentials",
+                "error_message": "Unauthorized credentials.",
+                "error_url": "https://stytch.com/docs/api/errors/401",
+            },
+            {},
+            CredentialRejected,
+            "unauthorized_credentials (Unauthorized credentials), request_id request-id-test-b05c992f",
+            id="Stytch: a wrong secret",
+        ),
+        pytest.param(
+            400,
+            {"errorCode": "E011003", "errorDescription": "Request is invalid", "errorMessage": "The scope is missing"},
+            {},
+            IssuerMisconfigured,
+            "E011003 (Request is invalid)",
+            id="Descope: a wrong request",
+        ),
+        pytest.param(
+            401,
+            {"errorCode": "E061005", "errorDescription": "Invalid client credentials"},
+            {},
+            CredentialRejected,
+            "E061005 (Invalid client credentials)",
+            id="Descope: a wrong secret",
+        ),
+        pytest.param(
+            403,
+            {"error": {"code": 403, "message": "Token Service API has not been used", "status": "PERMISSION_DENIED"}},
+            {},
+            IssuerMisconfigured,
+            "PERMISSION_DENIED (Token Service API has not been used)",
+            id="Google: an API that is off",
+        ),
+        pytest.param(
+            403,
+            {"message": "API rate limit exceeded"},
+            {"x_ratelimit_remaining": "0", "x_ratelimit_reset": f"{NOW + 90:.0f}"},
+            IssuerThrottled,
+            "API rate limit exceeded",
+            id="403 that means throttled, GitHub",
+        ),
+        pytest.param(
+            400,
+            {"type": "about:blank", "title": "Bad Request", "detail": "grant_type is missing"},
+            {},
+            IssuerMisconfigured,
+            "(grant_type is missing)",
+            id="RFC 9457",
+        ),
+        pytest.param(511, b"<html>", {}, IssuerUnavailable, "wants somebody to sign in first", id="a captive portal"),
+    ],
+)
+def test_what_products_really_say(
+    status: int, body: Any, headers: dict[str, str], kind: type[IssuerError], says: str
+) -> None:
+    """The class comes from the evidence, and the words reach the person."""
+    error = judge(status, body, replace(POST, audience="https://api"), **headers)
+    assert type(error) is kind
+    assert says in error.message
+    assert error.message.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [("Invalid JWT Signature.", CredentialRejected), ("Invalid grant: account not found", CredentialRejected)],
+)
+def test_google_refuses_an_assertion(words: str, kind: type[IssuerError]) -> None:
+    attempt = replace(POST, auth="none", grant="jwt-bearer")
+    error = judge(400, {"error": "invalid_grant", "error_description": words}, attempt)
+    assert type(error) is kind
+    assert words.rstrip(".") in error.message
+    behind = judge(400, {"error": "invalid_grant"}, attempt, date="Fri, 15 Jan 2027 08:10:00 GMT")
+    assert type(behind) is IssuerNeedsPerson
+    assert "600 s behind" in behind.message
+
+
+def test_how_to_be_let_at_an_api_is_told() -> None:
+    error = judge(403, {"error": "access_denied"}, replace(POST, audience="https://api"))
+    assert "authorise this application for the API 'https://api'" in str(error.hint)
+    assert "Auth0" in str(error.hint)
+
+
+def test_an_id_stands_once_in_the_message() -> None:
+    """Not again from a header, nor when the words have it."""
+    message = judge(
+        400,
+        {"error": "x", "error_description": f"see {CORRELATION}", "correlation_id": CORRELATION},
+        x_request_id=CORRELATION,
+    ).message
+    assert message.count(CORRELATION) == 1
+
+
+@pytest.mark.parametrize("value", ["hunter2-hunter2", "\x1b[31mred", "x" * 500, "a b"])
+def test_an_id_that_is_not_fit_to_show_is_left_out(value: str) -> None:
+    attempt = replace(POST, secrets=(Secret("hunter2-hunter2"),))
+    message = judge(401, {"error": "invalid_client", "request_id": value}, attempt, x_request_id=value).message
+    assert message.endswith("invalid_client")
+
+
+@pytest.mark.parametrize("member", ["error_message", "errorDescription", "errorSummary", "detail", "message"])
+def test_words_of_other_shapes_are_scrubbed_too(member: str) -> None:
+    attempt = replace(POST, secrets=(Secret("hunter2-hunter2"),))
+    message = judge(400, {member: "no hunter2-hunter2 here " + "y" * 500}, attempt).message
+    assert "no … here yyy" in message
+    assert len(message) < 330
+
+
+def test_a_refusal_carries_what_it_says_of_quotas() -> None:
+    assert judge(429, b"", auth0_client_quota_limit="b=per_hour;q=10;r=3;t=9").quotas[0].remaining == 3
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait"),
+    [
+        pytest.param({"x_rate_limit_reset": f"{NOW + 40:.0f}"}, 40, id="Okta's time"),
+        pytest.param({"x_rate_limit_reset": f"{NOW + 9999:.0f}"}, 3600, id="at most an hour"),
+        pytest.param({"retry_after": "5", "x_rate_limit_reset": f"{NOW + 40:.0f}"}, 5, id="Retry-After wins"),
+        pytest.param({}, None, id="nothing said"),
+    ],
+)
+def test_how_long_a_throttled_client_waits(headers: dict[str, str], wait: float | None) -> None:
+    assert judge(429, b"", **headers).retry_after == wait
+
+
+def test_a_redirect_names_its_host_and_nothing_else_of_it() -> None:
+    message = judge(302, b"", location="https://portal.hotel.example/login?secret=1").message
+    assert "redirect (302) to portal.hotel.example, which" in message
+    assert "secret" not in message
+
+
+def test_a_web_page_in_place_of_a_refusal_is_named() -> None:
+    error = judge(403, b"<html>blocked</html>")
+    assert "a web page" in error.message
+    assert "company's proxy" in str(error.hint)

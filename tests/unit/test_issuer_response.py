@@ -16,7 +16,7 @@ from tests.fakes_issuer import unsigned_jwt
 from tokenbroker.errors import BrokerError, IssuerError, IssuerMisconfigured, IssuerUnavailable
 from tokenbroker.issuers.exchange import Attempt, Reply
 from tokenbroker.issuers.response import MAX_TOKEN, parse
-from tokenbroker.model import Instant, IssuerAnswer, Secret
+from tokenbroker.model import Checked, Instant, IssuerAnswer, Secret
 
 NOW = Instant(wall=1_800_000_000.0, elapsed=5.0)
 ATTEMPT = Attempt("main", "login.example.com", NOW, secrets=(Secret("hunter2-hunter2"),))
@@ -231,6 +231,26 @@ def test_a_jwt_of_two_minds_is_refused() -> None:
         read({"access_token": f"{head}.{payload}.{tail}"})
 
 
+def compact(header: bytes, payload: bytes, signature: str = "x") -> str:
+    return ".".join([*(base64.urlsafe_b64encode(p).decode().rstrip("=") for p in (header, payload)), signature])
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        pytest.param(b'{"aud": "\\ud800"}', id="half a surrogate pair"),
+        pytest.param(b"\xff", id="not UTF-8"),
+        pytest.param(b"[]", id="a list"),
+        pytest.param(b'{"exp": NaN}', id="NaN"),
+        pytest.param(b"[" * 11000, id="deep nesting"),
+    ],
+)
+def test_claims_that_cannot_be_read_are_not_passed_over(payload: bytes) -> None:
+    """A JWT by its header is never taken for opaque: its claims would be served unseen."""
+    with pytest.raises(IssuerMisconfigured, match="sent a JWT of ambiguous JSON"):
+        read({"access_token": compact(b'{"alg": "ES256"}', payload)})
+
+
 # A loaded machine is no failure.
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -284,3 +304,32 @@ def test_a_token_is_in_no_error(token: str, body: dict[str, Any], echo: set[str]
     except BrokerError as error:
         said = f"{error} {error!r} {error.hint}"
     assert token not in said
+
+
+def _encoded(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+@patient
+@given(
+    header=st.binary(max_size=40) | st.dictionaries(st.sampled_from(["alg", "kid", "x"]), json_values).map(_encoded),
+    payload=st.binary(max_size=40)
+    | st.dictionaries(st.sampled_from(["exp", "iat", "nbf", "aud", "scope", "cnf"]), json_values).map(_encoded),
+    signature=st.text("AZaz09_-=.", max_size=6),
+    received=headers,
+)
+def test_tokens_of_every_form_never_surprise(
+    header: bytes, payload: bytes, signature: str, received: dict[str, str]
+) -> None:
+    """Three parts of anything are a JWT, an opaque token or an error that does not quote it, with a usable lifetime."""
+    token = compact(header, payload, signature)
+    said = ""
+    try:
+        answer = read({"access_token": token}, headers=received)
+    except IssuerError as error:
+        said = f"{error} {error!r} {error.hint}"
+    if said:
+        assert token not in said
+        return
+    assert 1 <= answer.lifetime <= LONGEST
+    assert (answer.claims is None) == (answer.checked is Checked.NOTHING)

@@ -23,11 +23,10 @@ SOURCES = {"tokenbroker": ROOT / "broker", "tokenbroker_client": ROOT / "client"
 # Top-level modules of the broker by layer; a package such as `vaults` is a layer of its own.
 TOP_LEVEL = {
     "values": {"model", "errors", "suggest"},
-    "pure": {"claims", "lifecycle", "policy", "ports"},
+    "pure": {"allowance", "claims", "delegation", "lifecycle", "policy", "ports"},
     "core": {
-        "access", "broker", "cache", "control", "cooldown", "custody", "events", "exchange", "memory", "otp",
-        "sessions", "unlock", "unlocks",
-    },
+        "access", "breaker", "broker", "cache", "control", "cooldown", "custody", "events", "exchange", "memory", "otp",
+        "proofs", "sessions", "unlock", "unlocks", "revocations", "trials"},
     "paths": {"paths"},
     "daemon": {"daemon", "desk"},
 }  # fmt: skip
@@ -46,7 +45,7 @@ MAY_IMPORT = {
     "daemon": LOWER | {"core", "paths", "api", "vaults", "issuers", "peers", "system", "daemon"},
     "dev": LOWER | {"core", "paths", "vaults", "daemon", "dev"},
 }  # `cli` is on top and may import anything
-SHARED_WITH_CLIENT = {"wire", "paths", "environment", "errors", "transport"}
+SHARED_WITH_CLIENT = {"wire", "proof", "paths", "environment", "errors", "transport"}
 
 # Modules that say of themselves that they are pure: they get no clock, no chance, no kernel.
 PURE = [
@@ -54,13 +53,19 @@ PURE = [
     "tokenbroker.config.fields", "tokenbroker.config.sections", "tokenbroker.config.values", "tokenbroker.lifecycle",
     "tokenbroker.policy", "tokenbroker.config.toml_lines", "tokenbroker.api.messages", "tokenbroker.api.reader",
     "tokenbroker.api.views", "tokenbroker.issuers.addresses", "tokenbroker.config.presets",
-    "tokenbroker.issuers.problems", "tokenbroker.issuers.response", "tokenbroker.peers.evidence",
+    "tokenbroker.issuers.compact", "tokenbroker.issuers.introspection",
+    "tokenbroker.issuers.assertions", "tokenbroker.issuers.keyfiles", "tokenbroker.issuers.keys",
+    "tokenbroker.issuers.problems", "tokenbroker.issuers.quotas", "tokenbroker.issuers.said", "tokenbroker.allowance",
+    "tokenbroker.breaker", "tokenbroker.issuers.response", "tokenbroker.issuers.github_answers",
+    "tokenbroker.delegation", "tokenbroker.peers.evidence",
     "tokenbroker.vaults.connect.answers", "tokenbroker.vaults.json_answer",
     "tokenbroker.vaults.op.errors", "tokenbroker.vaults.op.item", "tokenbroker.vaults.op.reference",
     "tokenbroker.vaults.op.grants", "tokenbroker.vaults.op.scrub",
     "tokenbroker.vaults.op.limits", "tokenbroker.vaults.op.service_errors", "tokenbroker.vaults.op.template",
     "tokenbroker.vaults.sdk.errors",
-    "tokenbroker_client.wire", "tokenbroker_client.formats",
+    "tokenbroker.dev.verifier.checks", "tokenbroker.dev.verifier.jose", "tokenbroker.dev.verifier.refusal",
+    "tokenbroker.dev.verifier.routes",
+    "tokenbroker_client.wire", "tokenbroker_client.proof", "tokenbroker_client.formats",
     "tokenbroker_client.http1", "tokenbroker_client.calls", "tokenbroker_client.errors",
 ]  # fmt: skip
 IMPURE = {
@@ -83,13 +88,23 @@ DRAWS_RANDOM = {
     "tokenbroker.sessions",  # ids
     "tokenbroker.api.http",  # correlation ids
     "tokenbroker.issuers.token_endpoint",  # jti of an assertion
+    "tokenbroker.issuers.github_app",  # likewise
     "tokenbroker.vaults.op.reader",  # the template's separator
 }
 REVEALS = {
     "tokenbroker.api.public",  # the token, to the peer
+    "tokenbroker.claims",  # to strike it from a claim that repeats it
     "tokenbroker.exchange",  # a client id that is kept as a secret
     "tokenbroker.issuers.authentication",  # the credential, to the issuer
+    "tokenbroker.issuers.certificate",  # the client's certificate and key, to OpenSSL
+    "tokenbroker.issuers.keys",  # the key, to be parsed, and the secret that signs
+    "tokenbroker.issuers.dpop",  # the token, to be hashed into a proof
     "tokenbroker.issuers.exchange",  # to strike it from what an issuer says
+    "tokenbroker.issuers.inspection",  # the token, to check its signature
+    "tokenbroker.issuers.grants",  # the assertion, or the token that is exchanged, to the issuer
+    "tokenbroker.issuers.github_app",  # the app's JWT, or the token that is revoked, to GitHub
+    "tokenbroker.issuers.token_endpoint",  # the token, to the endpoints that revoke it or tell what it holds
+    "tokenbroker.delegation",  # whom an actor's token is about
     "tokenbroker.vaults.connect.api",  # the access token, to the Connect server
     "tokenbroker.vaults.op.service_account",  # its token, to `op`
 }
@@ -183,7 +198,7 @@ def test_arrows_point_down(module: Module) -> None:
 
 
 @pytest.mark.parametrize("module", each())
-def test_the_two_packages_meet_in_five_modules(module: Module) -> None:
+def test_the_two_packages_meet_in_six_modules(module: Module) -> None:
     """The client never imports the broker; the broker imports what both sides must agree on, and no more."""
     if module.layer == "client":
         assert not ours(module.imports(), "tokenbroker")

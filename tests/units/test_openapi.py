@@ -26,11 +26,12 @@ from tokenbroker.config import RuleConfig, VaultConfig
 from tokenbroker.daemon import Daemon, Options
 from tokenbroker.errors import ConfigError, IssuerUnavailable
 from tokenbroker.events import Events
-from tokenbroker.model import RateLimit
+from tokenbroker.issuers.dpop import DpopKey
+from tokenbroker.model import IssuerAnswer, RateLimit, Secret
 from tokenbroker.paths import Surroundings
 from tokenbroker.system import sockets
 from tokenbroker.vaults.dev import DevVault
-from tokenbroker_client import calls, wire
+from tokenbroker_client import calls, proof, wire
 from tokenbroker_client.aio import AsyncClient
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 DOCUMENT: dict[str, Any] = json.loads((files("tokenbroker.api") / "openapi.json").read_text())
 SCHEMAS = DOCUMENT["components"]["schemas"]
+URL = "https://api.example.com/search"
+NO_TOKEN = proof.encode_request(proof.ProofRequest("search", "0" * 12, "GET", URL))
 
 
 def closed(schema: Any) -> Any:
@@ -109,6 +112,8 @@ async def running() -> AsyncIterator[Sockets]:
         rule = RuleConfig(None, "allow", otp="op://V/i/*")
         world = await stack.enter_async_context(World(replace(config, rules=(rule, *config.rules))))
         world.vault.values["op://V/i/one-time password?attribute=otp"] = "123456"
+        key = DpopKey.make(lambda: "jti")
+        world.issuer.script = [IssuerAnswer(Secret("bound"), "DPoP", 3600.0, ("read",), proof_key=key)]
         started = Sockets(world, stack.enter_context(short_folder()))
         for name, api in started.apis.items():
             bound = sockets.listen(started.paths[name], uid=os.getuid())
@@ -166,6 +171,9 @@ def test_the_error_codes_are_those_of_the_tree() -> None:
 async def test_the_public_socket_answers_as_described(running: Sockets) -> None:
     first = await running.send("public", "POST", "/token", wire.encode_request(wire.TokenRequest("search")), form=True)
     assert first.status == 200
+    asked = proof.encode_request(proof.ProofRequest("search", json.loads(first.body)["fingerprint"], "GET", URL, "n"))
+    check(json.loads(asked), {"$ref": "#/components/schemas/ProofRequest"})
+    assert (await running.send("public", "POST", "/proof", asked)).status == 200
     code = wire.encode_otp(wire.OtpRequest("op://V/i/one-time password"))
     assert (await running.send("public", "POST", "/v1/otp", code)).status == 200
     told = wire.encode_rejected("search", json.loads(first.body)["fingerprint"])
@@ -224,6 +232,8 @@ async def test_two_vaults_that_are_being_read_are_shown_as_described() -> None:
         pytest.param("public", "/token", b"grant_type=client_credentials&profile=x", 400, id="an unknown profile"),
         pytest.param("public", "/rejected", b"{}", 400, id="a rejection of nothing"),
         pytest.param("public", "/v1/otp", b"{}", 400, id="a one-time password of nothing"),
+        pytest.param("public", "/proof", b"{}", 400, id="a proof of nothing"),
+        pytest.param("public", "/proof", NO_TOKEN, 400, id="a proof for no token"),
         pytest.param(
             "public", "/v1/otp", b'{"reference":"op://V/other/otp"}', 403, id="a one-time password that no rule allows"
         ),

@@ -16,7 +16,7 @@ from tokenbroker.api.messages import Response
 from tokenbroker.api.routes import Api, json_response, refused
 from tokenbroker.broker import Served
 from tokenbroker.errors import UsageError
-from tokenbroker_client import wire
+from tokenbroker_client import proof, wire
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tokenbroker.broker import Broker
     from tokenbroker.otp import OneTimePasswords
     from tokenbroker.ports import PeerInspector
+    from tokenbroker.proofs import Proofs
 
 FORM: Final = "application/x-www-form-urlencoded"
 REMEMBERED: Final = 64  # request bodies, 16 KiB at most: a program asks in the same words again and again
@@ -34,11 +35,14 @@ REMEMBERED: Final = 64  # request bodies, 16 KiB at most: a program asks in the 
 class PublicApi(Api):
     """Handler of the public socket."""
 
-    def __init__(self, broker: Broker, otp: OneTimePasswords, inspector: PeerInspector, *, uid: int) -> None:
-        """Serve `broker` and `otp` to processes of `uid`."""
+    def __init__(
+        self, broker: Broker, otp: OneTimePasswords, proofs: Proofs, inspector: PeerInspector, *, uid: int
+    ) -> None:
+        """Serve `broker`, `otp` and `proofs` to processes of `uid`."""
         routes: dict[str, Route] = {
             wire.TOKEN_PATH: ("POST", self._token),
             wire.REJECTED_PATH: ("POST", self._rejected),
+            wire.PROOF_PATH: ("POST", self._proof),
             wire.OTP_PATH: ("POST", self._one_time_password),
             wire.PROFILES_PATH: ("GET", self._profiles),
             wire.ME_PATH: ("GET", self._me),
@@ -47,6 +51,7 @@ class PublicApi(Api):
         super().__init__(routes, inspector, uid=uid)
         self._broker = broker
         self._otp = otp
+        self._proofs = proofs
         self._decode = lru_cache(REMEMBERED)(wire.decode_request)
 
     def _token(self, request: Request) -> Response | Awaitable[Response]:
@@ -70,6 +75,15 @@ class PublicApi(Api):
             raise refused(error) from None
         dropped = self._broker.rejected(profile, fingerprint, request.connection.state)
         return json_response({"dropped": dropped})
+
+    def _proof(self, request: Request) -> Response:
+        try:
+            wanted = proof.decode_request(request.body)
+        except wire.WireError as error:
+            raise refused(error) from None
+        made = self._proofs.make(wanted, request.connection.state)
+        answer = proof.ProofAnswer(made.proof, fingerprint=made.fingerprint, thumbprint=made.thumbprint)
+        return Response(200, proof.encode_answer(answer))
 
     async def _one_time_password(self, request: Request) -> Response:
         try:

@@ -77,6 +77,11 @@ def issuer(name: str, value: object) -> IssuerConfig:
     if config.default_ttl > config.max_ttl:
         with inside("default_ttl" if "default_ttl" in found else "max_ttl"):
             raise expected("`default_ttl` to be at most `max_ttl`", "more")
+    if config.grant == "github-app" and config.organization is not None:
+        with inside("organization"):
+            raise Problem(
+                "GitHub has no use for it", hint="set `installation` on the client, which is one organization's"
+            )
     if config.signature == "require" and config.url is None and config.jwks_uri is None:
         with inside("signature"):
             raise Problem("required, and there are no keys to check it with", hint="set `url`, or `jwks_uri`")

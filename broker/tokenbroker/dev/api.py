@@ -6,14 +6,15 @@ import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-import aiohttp
 from aiohttp import web
 
 from tokenbroker.dev.loopback import LOOPBACK, LoopbackServer
-from tokenbroker.dev.verifier import CALLER, LEEWAY, MAX_TOKEN, KeySet, Verifier, protect
+from tokenbroker.dev.verifier import ANY, Expected, KeySet, Routes, Verifier
+from tokenbroker.dev.verifier.checks import MAX_LEEWAY, MAX_TOKEN
+from tokenbroker.dev.verifier.web import CALLER, protect
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Collection
 
 ROUTES = {"/search": ("search:read",), "/billing": ("billing:read",)}
 """Path → scopes needed."""
@@ -37,22 +38,26 @@ class DevApi:
         *,
         issuer: str,
         jwks_uri: str,
+        grants: Collection[tuple[str, str]] = ((ANY, ANY),),
         host: str = LOOPBACK,
-        leeway: float = LEEWAY,
+        leeway: float = MAX_LEEWAY,
         clock: Callable[[], float] = time.time,
         elapsed: Callable[[], float] = time.monotonic,
     ) -> AsyncIterator[DevApi]:
         """Run an API on a free port. Raises `ValueError` if `host` is not a loopback address.
 
-        `leeway` is seconds of difference between two clocks; `clock` gives epoch seconds, `elapsed` never goes back.
+        `grants` are pairs of client id and path, `*` for any; `leeway` is seconds of difference between two clocks;
+        `clock` gives epoch seconds, `elapsed` never goes back.
         """
-        async with (
-            LoopbackServer.bind(host) as server,
-            aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session,
-        ):
+        async with LoopbackServer.bind(host) as server:
             api = cls(server.url, issuer)
-            keys = KeySet(jwks_uri, session, clock=elapsed)
-            verifier = Verifier(keys, issuer=issuer, audience=api.url, clock=clock, leeway=leeway)
+            verifier = Verifier(
+                KeySet.at(jwks_uri, clock=elapsed),
+                Expected(issuer=issuer, audience=api.url, leeway=leeway),
+                _routes(grants),
+                resource_metadata=api.metadata_url,
+                clock=clock,
+            )
             # Longer than the longest token, so that the verifier refuses it and not aiohttp.
             await server.serve(api._app(verifier), max_field_size=2 * MAX_TOKEN)
             yield api
@@ -68,8 +73,7 @@ class DevApi:
         }
 
     def _app(self, verifier: Verifier) -> web.Application:
-        guard = protect(verifier, ROUTES, public=(METADATA_PATH,), resource_metadata=self.metadata_url)
-        app = web.Application(middlewares=[guard])
+        app = web.Application(middlewares=[protect(verifier)])
         app.add_routes([web.get(path, self._answer) for path in ROUTES])
         app.add_routes([web.get(METADATA_PATH, self._describe)])
         return app
@@ -89,3 +93,11 @@ class DevApi:
 
     async def _describe(self, _request: web.Request) -> web.Response:
         return web.json_response(self.metadata())
+
+
+def _routes(grants: Collection[tuple[str, str]]) -> Routes:
+    return Routes(
+        {f"GET {path}": scopes for path, scopes in ROUTES.items()},
+        grants=[(client, path if path == ANY else f"GET {path}") for client, path in grants],
+        public=[f"GET {METADATA_PATH}"],
+    )

@@ -44,6 +44,7 @@ class Demo:
         self._world = world
         self._environ = {**os.environ, **here.environ}
         self.prompts = 0
+        self._said = ""
 
     async def prompt(self) -> bool:
         """Stand for the person at the Touch ID prompt."""
@@ -69,13 +70,19 @@ class Demo:
         expect(4, await self.agent("billing"), "denied by rule")
         expect(0, await self.agent("billing", terminal=True), "but not from the person's agent")
 
-        say(f"5. a renewal: tokens live {LIFETIME} s here, and are renewed before anyone waits")
+        say("5. the API judges for itself: no token is 401 and says where to ask, a token that reaches less far is 403")
+        expect(1, await self.agent("search", bare=True), "no token, no answer")
+        self.heard("API 401", f'resource_metadata="{self._world.api.metadata_url}"')
+        expect(1, await self.agent("search", path="billing"), "a token for `search` opens `search` alone")
+        self.heard("API 403", 'error="insufficient_scope"', 'scope="billing:read"')
+
+        say(f"6. a renewal: tokens live {LIFETIME} s here, and are renewed before anyone waits")
         await self.renewal()
 
-        say("6. who is using what; never a token, fingerprints only")
+        say("7. who is using what; never a token, fingerprints only")
         await self.run("broker", "sessions")
 
-        say("7. lock: secrets and tokens are forgotten")
+        say("8. lock: secrets and tokens are forgotten")
         await self.run("broker", "lock")
         expect(5, await self.agent("search"), "the cron job is refused again")
         expect(1, self.prompts, "and in all this one prompt")
@@ -92,10 +99,13 @@ class Demo:
         print(f"    fingerprint {first['fingerprint']} became {last['fingerprint']}, source {last['source']}")
         expect(True, first["fingerprint"] != last["fingerprint"], "the token was renewed")  # noqa: FBT003  # expected, actual
 
-    async def agent(self, profile: str, *, terminal: bool = False) -> int:
-        """Run an agent that holds no credential; with a terminal it is one that a person started."""
-        who = "agent with a person near it" if terminal else "cron job"
-        print(f"  {who}: broker-token {profile} && call {self._world.api.url}/{profile}")
+    async def agent(self, profile: str, *, path: str = "", terminal: bool = False, bare: bool = False) -> int:
+        """Run an agent that holds no credential; with a terminal it is one that a person started.
+
+        It calls `path`, or what the profile is for; `bare`: without asking for a token.
+        """
+        who, path = "agent with a person near it" if terminal else "cron job", path or profile
+        print(f"  {who}: {'' if bare else f'broker-token {profile} && '}call {self._world.api.url}/{path}")
         with contextlib.ExitStack() as cleanup:
             arguments = []
             if terminal:
@@ -104,7 +114,13 @@ class Demo:
                 cleanup.callback(os.close, slave)
                 arguments = ["--terminal", os.ttyname(slave)]
             program = [sys.executable, "-I", "-m", "tokenbroker.dev.agent", *arguments]
-            return await self._process(*program, str(BIN / "broker-token"), profile, self._world.api.url)
+            program += ["--bare"] if bare else []
+            return await self._process(*program, str(BIN / "broker-token"), profile, self._world.api.url, path)
+
+    def heard(self, *parts: str) -> None:
+        """Check what the last program said."""
+        for part in parts:
+            expect(part, part if part in self._said else self._said, "the API's answer")
 
     async def run(self, program: str, *arguments: str) -> None:
         """Run one of our commands; it must succeed."""
@@ -131,7 +147,8 @@ class Demo:
             stderr=asyncio.subprocess.STDOUT,
         )
         out, _ = await process.communicate()
-        print("\n".join(f"    {line}" for line in out.decode().splitlines()))
+        self._said = out.decode()
+        print("\n".join(f"    {line}" for line in self._said.splitlines()))
         return process.returncode or 0
 
 

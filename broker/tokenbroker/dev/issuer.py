@@ -141,16 +141,30 @@ class DevIssuer:
         except jwt.InvalidTokenError:
             return None
 
+    def live(self, token: str) -> dict[str, Any] | None:
+        """Return the claims of a token that is still good: not expired, not revoked, its client still registered."""
+        claims = self.read(token)
+        if claims is None or claims["exp"] <= self._clock() or claims["jti"] in self.revoked:
+            return None
+        return claims if claims["client_id"] in self._clients else None
+
     def metadata(self) -> dict[str, Any]:
         """Return the authorization server metadata (RFC 8414 §2)."""
+        scopes = {scope for client in self._clients.values() for granted in client.grants.values() for scope in granted}
+        methods = list(AUTH_METHODS)
         return {
             "issuer": self.url,
             "token_endpoint": f"{self.url}/token",
-            "revocation_endpoint": f"{self.url}/revoke",
+            "token_endpoint_auth_methods_supported": methods,
             "jwks_uri": self.jwks_uri,
-            "grant_types_supported": ["client_credentials"],
+            # "Claims with zero elements MUST be omitted", §3.2; yet this one is REQUIRED, and empty without a redirect.
             "response_types_supported": [],
-            "token_endpoint_auth_methods_supported": list(AUTH_METHODS),
+            **({"scopes_supported": sorted(scopes)} if scopes else {}),
+            "grant_types_supported": ["client_credentials"],
+            "revocation_endpoint": f"{self.url}/revoke",
+            "revocation_endpoint_auth_methods_supported": methods,
+            "introspection_endpoint": f"{self.url}/introspect",
+            "introspection_endpoint_auth_methods_supported": methods,
         }
 
     def _app(self) -> web.Application:
@@ -166,6 +180,7 @@ class DevIssuer:
                 web.get(f"{PATH}/jwks", self._keys),
                 web.post(f"{PATH}/token", self._token),
                 web.post(f"{PATH}/revoke", self._revoke),
+                web.post(f"{PATH}/introspect", self._introspect),
             ]
         )
         return app
@@ -196,3 +211,6 @@ class DevIssuer:
 
     async def _revoke(self, request: web.Request) -> web.Response:
         return self._server.create_endpoint_response("revocation", await read_form(request))  # type: ignore[no-any-return]
+
+    async def _introspect(self, request: web.Request) -> web.Response:
+        return self._server.create_endpoint_response("introspection", await read_form(request))  # type: ignore[no-any-return]

@@ -31,6 +31,8 @@ SCOPES = {
     AgentType.AUTONOMOUS: frozenset({"search:read"}),
 }
 """What the issuer lets each client have, whatever the broker's rules say."""
+GRANTS = {AgentType.INTERACTIVE: ("/search", "/billing"), AgentType.AUTONOMOUS: ("/search",)}
+"""Which paths the API opens to each client, whatever scopes its token has."""
 AUTH = {AgentType.INTERACTIVE: "client_secret_post", AgentType.AUTONOMOUS: "client_secret_basic"}
 
 
@@ -59,12 +61,14 @@ class DevWorld:
                 hint="install them with `pip install 'tokenbroker[dev-issuer]'`",
             ) from None
         vault: dict[SecretRef, Secret] = {}
+        names = {agent_type: f"dev-{agent_type}-{secrets.token_hex(4)}" for agent_type in SCOPES}
+        grants = [(names[agent_type], path) for agent_type, paths in GRANTS.items() for path in paths]
         async with (
             DevIssuer.start(lifetime=lifetime) as issuer,
-            DevApi.start(issuer=issuer.url, jwks_uri=issuer.jwks_uri) as api,
+            DevApi.start(issuer=issuer.url, jwks_uri=issuer.jwks_uri, grants=grants) as api,
         ):
             for agent_type, scopes in SCOPES.items():
-                client_id, secret = f"dev-{agent_type}-{secrets.token_hex(4)}", Secret(secrets.token_urlsafe(32))
+                client_id, secret = names[agent_type], Secret(secrets.token_urlsafe(32))
                 issuer.register(DevClient(client_id, secret, owner, agent_type, {api.url: scopes}))
                 vault[_ref(agent_type, "client_id")] = Secret(client_id)
                 vault[_ref(agent_type, "client_secret")] = secret

@@ -18,6 +18,7 @@ _PORTS: Final = {"https": 443, "http": 80}
 _ADDRESS = re.compile(
     r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:[/?][\x21\x24-\x5b\x5d-\x7e]*)?"
 )
+_NO_PROXY = re.compile(r"(?P<name>\[[^\]]*\]|[0-9a-f:]*:[0-9a-f:]*:[0-9a-f:./]*|[^:]*)(?::(?P<port>[0-9]+))?")
 
 
 def secure(url: str) -> SplitResult | None:
@@ -53,24 +54,40 @@ def proxy_for(url: str, configured: str | None, env: Mapping[str, str]) -> str |
 
     Never one for this machine: a proxy would see a development secret in clear, and could not reach it.
     """
-    host = urlsplit(url).hostname or ""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
     if is_loopback(host):
         return None
     if configured:
         return configured
     found = env.get("https_proxy") or env.get("HTTPS_PROXY")
-    if not found or _exempt(host, env.get("no_proxy") or env.get("NO_PROXY") or ""):
+    no_proxy = env.get("no_proxy") or env.get("NO_PROXY") or ""
+    if not found or _exempt(host, parts.port or _PORTS.get(parts.scheme), no_proxy):
         return None
     return found if "://" in found else f"http://{found}"
 
 
-def _exempt(host: str, no_proxy: str) -> bool:
-    """Tell whether `NO_PROXY` covers `host`: `*`, a name with all below it, or an address; ports are ignored."""
-    for entry in no_proxy.lower().split(","):
-        name = re.sub(r":[0-9]+$", "", entry.strip()).removeprefix("*").lstrip(".").strip("[]")
-        if entry.strip() == "*" or (name and (host == name or host.endswith(f".{name}"))):
+def _exempt(host: str, port: int | None, no_proxy: str) -> bool:
+    """Tell whether `NO_PROXY` covers `host`.
+
+    An entry is `*`, a name with all below it, an address or a network (`10.0.0.0/8`), and counts for all ports or, with
+    one behind it, for that alone. The names differ between programs; these are the rules of Go and curl together.
+    """
+    for entry in no_proxy.lower().replace(" ", ",").split(","):
+        split = _NO_PROXY.fullmatch(entry)
+        if entry == "*" or (split and split["port"] in {None, str(port)} and _covers(split["name"], host)):
             return True
     return False
+
+
+def _covers(entry: str, host: str) -> bool:
+    name = entry.removeprefix("*").lstrip(".").strip("[]")
+    if not name:
+        return False
+    try:
+        return ipaddress.ip_address(host) in ipaddress.ip_network(name, strict=False)
+    except ValueError:
+        return host == name or host.endswith(f".{name}")
 
 
 def _origin(parts: SplitResult) -> tuple[str, str | None, int | None]:

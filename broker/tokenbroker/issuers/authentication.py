@@ -1,33 +1,35 @@
-"""How a client proves itself at the token endpoint: secret in the body, secret by Basic, signed assertion.
+"""How a client proves itself at the token endpoint: secret, signed assertion, certificate, or not at all.
 
 Rules of this file:
-1. No I/O and no clock. Signing takes milliseconds with RSA: call `authenticate` off the event loop for a key.
+1. No I/O and no clock. Keys take milliseconds, and the first one an import: call `authenticate` off the event loop
+   where `takes_a_while` says so.
 2. A secret is revealed into the form or header that goes to the issuer, and into nothing else.
 """
 
 from __future__ import annotations
 
 import base64
-from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote_plus
 
 from tokenbroker.errors import IssuerMisconfigured
+from tokenbroker.issuers.assertions import assertion
+from tokenbroker.issuers.certificate import METHODS, ClientCertificate, client_certificate
+from tokenbroker.issuers.keys import needed, secret_key, signing_key
 from tokenbroker.model import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from tokenbroker.config import IssuerConfig
+    from tokenbroker.issuers.keys import SigningKey
     from tokenbroker.model import Credentials
 
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"  # RFC 7523 §2.2
-ASSERTION_TTL: Final = 60  # seconds; Box refuses more between iat and exp, Auth0 advises no more
-ASSERTION_BACKDATE: Final = 10  # seconds; an issuer's clock may be behind ours
-MIN_RSA_BITS: Final = 2048  # RFC 7518 §3.3
 
 _OTHER: Final = {"rfc6749": "raw", "raw": "rfc6749"}
+_PROVEN_BY_GRANT: Final = frozenset({"jwt-bearer", "github-app"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +61,27 @@ class Proof:
     secrets: tuple[Secret, ...] = ()
     other_encoding: str | None = None
     """The `basic_encoding` that would give a different header; `None` when there is none."""
+    certificate: ClientCertificate | None = None
+    """What is shown in the TLS handshake."""
 
 
-def authenticate(credentials: Credentials, occasion: Occasion) -> Proof:
-    """Make the proof for one request. Raises `IssuerMisconfigured` when the credentials do not fit their method."""
+def takes_a_while(credentials: Credentials) -> bool:
+    """Tell whether making the proof, or the grant's own assertion, takes more than a moment."""
+    return bool(credentials.private_key or credentials.certificate) or credentials.auth == "client_secret_jwt"
+
+
+def shows_certificate(credentials: Credentials) -> bool:
+    """Tell whether the client's certificate goes to the issuer, and not only its thumbprint."""
+    return credentials.auth in METHODS
+
+
+def authenticate(credentials: Credentials, occasion: Occasion, *, grant: str = "client_credentials") -> Proof:
+    """Make the proof for one request. Raises `IssuerMisconfigured` when the credentials do not fit their method.
+
+    Raises `CredentialRejected` for a certificate that has expired.
+    """
     try:
-        return _authenticate(credentials, occasion)
+        return _authenticate(credentials, occasion, grant)
     except UnicodeEncodeError:
         reason = "the client's id or secret is not text"
     # Raised here and not above: the caught error holds the secret.
@@ -73,31 +90,29 @@ def authenticate(credentials: Credentials, occasion: Occasion) -> Proof:
     )
 
 
-def _authenticate(credentials: Credentials, occasion: Occasion) -> Proof:
+def _authenticate(credentials: Credentials, occasion: Occasion, grant: str) -> Proof:
     config = occasion.config
+    named = (("client_id", credentials.client_id),)
     match credentials.auth:
         case "client_secret_post":
-            secret = _needed(credentials.client_secret, "client_secret", credentials, config)
-            form = (("client_id", credentials.client_id), ("client_secret", secret.reveal()))
-            return Proof(form=form, secrets=_spellings(secret))
+            secret = needed(credentials.client_secret, "client_secret", credentials, config)
+            return Proof(form=(*named, ("client_secret", secret.reveal())), secrets=_spellings(secret))
         case "client_secret_basic":
-            return _basic(credentials, _needed(credentials.client_secret, "client_secret", credentials, config), config)
+            return _basic(credentials, needed(credentials.client_secret, "client_secret", credentials, config), config)
         case "private_key_jwt":
-            key = _needed(credentials.private_key, "private_key", credentials, config)
-            return _assertion(credentials, key, occasion)
+            return _asserted(credentials, signing_key(credentials, config), occasion)
+        case "client_secret_jwt":
+            return _asserted(credentials, secret_key(credentials, config), occasion)
+        case "tls_client_auth" | "self_signed_tls_client_auth":
+            shown = client_certificate(credentials, occasion)
+            return Proof(form=named, certificate=shown)  # RFC 8705 §2: the id stands in the body
+        case "none":
+            # RFC 7521 §4.1: the assertion names the client already, and Google and Zitadel expect no more.
+            return Proof(form=() if grant in _PROVEN_BY_GRANT else named)
     raise IssuerMisconfigured(
         f"issuer `{config.name}`: unknown client authentication {credentials.auth!r}",
         hint="set auth to client_secret_post, client_secret_basic or private_key_jwt",
     )
-
-
-def _needed(value: Secret | None, name: str, credentials: Credentials, config: IssuerConfig) -> Secret:
-    if value is None:
-        raise IssuerMisconfigured(
-            f"issuer `{config.name}`: auth {credentials.auth} needs a {name}, the client has none",
-            hint=f"set {name} in [clients], or another auth",
-        )
-    return value
 
 
 def _basic(credentials: Credentials, secret: Secret, config: IssuerConfig) -> Proof:
@@ -118,59 +133,17 @@ def _basic(credentials: Credentials, secret: Secret, config: IssuerConfig) -> Pr
     )
 
 
-def _assertion(credentials: Credentials, pem: Secret, occasion: Occasion) -> Proof:
-    """Sign a client assertion (RFC 7523 §3). Our own lines: authlib's helper re-uses one jti, and signs for an hour."""
-    import jwt  # noqa: PLC0415  # 40 ms and the whole of cryptography, for clients with a key alone
-
-    config = occasion.config
-    key, algorithm = _load(pem, config)
-    issued = int(occasion.now) - ASSERTION_BACKDATE
-    claims = {
-        "iss": credentials.client_id,
-        "sub": credentials.client_id,
-        "aud": occasion.audience,
-        "jti": occasion.jti(),
-        "iat": issued,
-        "exp": issued + ASSERTION_TTL,
-    }
-    headers: dict[str, Any] = {config.assertion_header: credentials.key_id} if credentials.key_id else {}
-    signed = jwt.encode(claims, key, algorithm=algorithm, headers=headers)
+def _asserted(credentials: Credentials, key: SigningKey, occasion: Occasion) -> Proof:
+    """Prove the client by a JWT about itself (RFC 7523 §3)."""
+    claims = {"iss": credentials.client_id, "sub": credentials.client_id, "aud": occasion.audience}
+    signed = assertion(key, claims=claims, occasion=occasion)
     form = (
         ("client_id", credentials.client_id),  # RFC 7521 §4.2 makes it optional, Entra does not
         ("client_assertion_type", ASSERTION_TYPE),
-        ("client_assertion", signed),
+        ("client_assertion", signed.reveal()),
     )
-    return Proof(form=form, secrets=(Secret(signed),))
-
-
-def _load(pem: Secret, config: IssuerConfig) -> tuple[Any, str]:
-    """Return the key and the algorithm that fits it."""
-    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415  # as jwt above
-    from cryptography.hazmat.primitives.asymmetric import ec, rsa  # noqa: PLC0415
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
-
-    key: Any = None
-    with suppress(ValueError, TypeError, UnsupportedAlgorithm):
-        key = load_pem_private_key(pem.reveal().encode(), password=None)
-    fits: tuple[str, ...] = ()
-    if isinstance(key, rsa.RSAPrivateKey) and key.key_size >= MIN_RSA_BITS:
-        fits = ("RS256", "PS256")
-    elif isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1):
-        fits = ("ES256",)
-    if not fits:
-        raise IssuerMisconfigured(
-            f"issuer `{config.name}`: the client's private_key is no unencrypted PEM key of RSA (2048 bits or more) "
-            "or P-256",
-            hint="check what private_key in [clients] refers to, e.g. with `openssl pkey -noout -text`",
-        )
-    wanted = config.assertion_alg or fits[0]
-    if wanted not in fits:
-        raise IssuerMisconfigured(
-            f"issuer `{config.name}`: assertion_alg {wanted} does not fit the client's key, which can sign "
-            f"{' or '.join(fits)}",
-            hint=f"correct assertion_alg in [issuers.{config.name}], or leave it out",
-        )
-    return key, wanted
+    hidden = () if credentials.client_secret is None else _spellings(credentials.client_secret)
+    return Proof(form=form, secrets=(signed, *hidden))
 
 
 def _spellings(secret: Secret) -> tuple[Secret, ...]:

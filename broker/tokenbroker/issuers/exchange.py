@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class Attempt:
     scopes: tuple[str, ...] = ()
     audience: str | None = None
     resource: str | None = None
+    dpop: bool = False
+    """Whether a token bound to a key was asked for (RFC 9449)."""
     other_encoding: str | None = None
     """The `basic_encoding` that would have sent other bytes; `None` when it makes no difference."""
     secrets: tuple[Secret, ...] = field(default=())
@@ -75,6 +78,14 @@ def strict_object(data: bytes) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise TypeError("not an object")
     return parsed
+
+
+def http_date(value: str) -> float | None:
+    """Return the epoch second that an HTTP date names (RFC 9110 §5.6.7); `None` for anything else."""
+    try:
+        return parsedate_to_datetime(value).timestamp()
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
 
 
 def scrub(text: str, secrets: Sequence[Secret], limit: int = SHOWN) -> str:

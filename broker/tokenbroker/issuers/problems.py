@@ -4,44 +4,45 @@ Rules of this file:
 1. Pure: no I/O, no clock; the moment of the request is an argument.
 2. The OAuth `error` code decides only where the status does not: issuers refuse the same secret with
    401 `invalid_client`, 401 `unauthorized_client`, 403 and an empty body, or 400 `invalid_grant`.
-3. A message names the issuer and the code. The body never; `error_description` scrubbed, where it says more.
+3. A message names the issuer, the code and the words that `said` takes from the body, never the body itself.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
+from tokenbroker.allowance import used_up
 from tokenbroker.errors import (
     CredentialRejected,
     IssuerError,
     IssuerMisconfigured,
     IssuerNeedsPerson,
+    IssuerThrottled,
     IssuerUnavailable,
+    SubjectRefused,
 )
-from tokenbroker.issuers.exchange import scrub, strict_object
-from tokenbroker.model import Secret
+from tokenbroker.issuers.exchange import http_date, scrub
+from tokenbroker.issuers.quotas import quotas, throttled_for
+from tokenbroker.issuers.said import read
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from tokenbroker.issuers.exchange import Attempt, Reply
+    from tokenbroker.issuers.said import Said
 
 MAX_RETRY_AFTER: Final = 3600.0  # seconds; MSAL's cap: a longer wait is better told to a person
-QUOTA_PATIENCE: Final = 300.0  # seconds; a quota that comes back later than this needs a person
+PROOF_TOLERANCE: Final = 10.0  # seconds; Keycloak's for a DPoP proof is 15, to its maker's disadvantage
 CLOCK_TOLERANCE: Final = 60.0  # seconds; our assertions live 50 s from now and are dated 10 s back
 
 _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
 _TOO_MANY: Final = 429  # RFC 6585 §4
-_LATER_STATUS: Final = frozenset({408, 425, _TOO_MANY})
+_SIGN_IN_TO_NETWORK: Final = 511  # RFC 6585 §6
+_LATER_STATUS: Final = frozenset({408, 425})
 _LATER_CODES: Final = frozenset({"temporarily_unavailable", "server_error", "slow_down", "internal_failure"})
-_CODE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
-_AADSTS = re.compile(r"AADSTS(\d{4,9})")
-_TRACE = re.compile(r"[0-9a-fA-F-]{36}")
-_QUOTA_HEADERS: Final = ("auth0-client-quota-limit", "auth0-organization-quota-limit")
+_SET_CLOCK: Final = "set this machine's clock, then `broker unlock`"
 
 # Entra gives one `error` for many causes; these three change who can help (contract: Entra error_codes).
 _ENTRA_WRONG_SECRET: Final = 7000215
@@ -50,38 +51,25 @@ _ENTRA_EXPIRED_SECRET: Final = 7000222
 _ENTRA_NO_APP: Final = 700016
 
 _CONFIGURATION_HINTS: Final[Mapping[str, str]] = {
-    "unauthorized_client": "allow the client credentials grant for this client at the issuer",
-    "unsupported_grant_type": "allow the client credentials grant at the issuer, or correct url in [issuers.{issuer}]",
-    "use_dpop_nonce": "turn DPoP off for this client at the issuer: programs that are handed a token cannot prove it",
+    "unauthorized_client": "allow the {grant} grant for this client at the issuer",
+    "unsupported_grant_type": "allow the {grant} grant at the issuer, or correct url in [issuers.{issuer}]",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class _Said:
-    """The parts of an error answer that may be looked at."""
-
-    code: str | None = None
-    description: str = ""
-    entra: frozenset[int] = frozenset()
-    trace: str | None = None
-
-    def __str__(self) -> str:
-        words = self.code or "no error code"
-        if self.description:
-            words += f" ({self.description})"
-        return f"{words}, trace_id {self.trace}" if self.trace else words
 
 
 def refusal(reply: Reply, attempt: Attempt) -> IssuerError:
     """Return the error that an unsuccessful answer of the token endpoint stands for (RFC 6749 §5.2 and practice)."""
-    said = _read(reply, attempt)
-    wait = retry_after(reply.headers, attempt.started.wall)
-    return (
-        _later(reply, said, attempt, wait)
+    said = read(reply, attempt)
+    error = (
+        _throttled(reply, said, attempt)
+        or _later(reply, said, attempt)
+        or _unproved(reply, said, attempt)
         or _person(reply, said, attempt)
+        or _presented(reply, said, attempt)
         or _rejected(reply, said, attempt)
         or _configuration(reply, said, attempt)
     )
+    error.quotas = quotas(reply.headers)
+    return error
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
@@ -93,20 +81,43 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     return None if moment is None else min(max(moment - now, 0.0), MAX_RETRY_AFTER)
 
 
-def _later(reply: Reply, said: _Said, attempt: Attempt, wait: float | None) -> IssuerError | None:
-    if reply.status == _TOO_MANY and (quota := _quota_wait(reply.headers)) is not None:
-        return IssuerNeedsPerson(
-            f"{attempt.subject} has used up this client's token quota, more in {quota:.0f} s",
-            hint="raise the quota at the issuer, or ask for fewer different scopes so that tokens are shared",
-            retry_after=min(quota, MAX_RETRY_AFTER),
+def _throttled(reply: Reply, said: Said, attempt: Attempt) -> IssuerError | None:
+    """Read a 429, and the 403 of issuers that use it for the same."""
+    now = attempt.started.wall
+    wait = retry_after(reply.headers, now)
+    if reply.status == _FORBIDDEN and wait is None and throttled_for(reply.headers, now) is None:
+        return None
+    if reply.status not in {_TOO_MANY, _FORBIDDEN}:
+        return None
+    spent = [quota for quota in quotas(reply.headers) if quota.remaining == 0]
+    if spent:
+        last = max(spent, key=lambda quota: quota.resets_in)
+        return used_up(attempt.subject, last, max(last.resets_in, wait or 0.0))
+    if wait is None:
+        wait = throttled_for(reply.headers, now)
+    return IssuerThrottled(
+        f"{attempt.subject} cannot answer now: {_told(reply, said)}",
+        retry_after=None if wait is None else min(wait, MAX_RETRY_AFTER),
+    )
+
+
+def _later(reply: Reply, said: Said, attempt: Attempt) -> IssuerError | None:
+    if reply.status == _SIGN_IN_TO_NETWORK:
+        return IssuerUnavailable(
+            f"{attempt.subject} is not reached: the network wants somebody to sign in first ({reply.status})",
+            hint="open any web page in a browser and sign in to the network",
         )
     if reply.status in _LATER_STATUS or reply.status >= 500 or said.code in _LATER_CODES:  # noqa: PLR2004  # 5xx
-        what = f"{reply.status} {said.code}" if said.code else str(reply.status)
-        return IssuerUnavailable(f"{attempt.subject} cannot answer now: {what}", retry_after=wait)
+        wait = retry_after(reply.headers, attempt.started.wall)
+        return IssuerUnavailable(f"{attempt.subject} cannot answer now: {_told(reply, said)}", retry_after=wait)
     return None
 
 
-def _person(reply: Reply, said: _Said, attempt: Attempt) -> IssuerError | None:
+def _told(reply: Reply, said: Said) -> str:
+    return f"{reply.status} {said}" if said.code or said.description else f"{reply.status}{said.tail}"
+
+
+def _person(reply: Reply, said: Said, attempt: Attempt) -> IssuerError | None:
     if _ENTRA_EXPIRED_SECRET in said.entra:
         return IssuerNeedsPerson(
             f"{attempt.subject} says that the client's secret has expired: {said}",
@@ -118,13 +129,47 @@ def _person(reply: Reply, said: _Said, attempt: Attempt) -> IssuerError | None:
             hint=f"check client_id in [clients], and the tenant in [issuers.{attempt.issuer}] url",
         )
     if said.code == "access_denied" and reply.status != _UNAUTHORIZED:  # with 401 it is Auth0's wrong secret
-        return IssuerNeedsPerson(f"{attempt.subject} denied access: {said}", hint=_target_hint(attempt))
+        return IssuerNeedsPerson(f"{attempt.subject} denied access: {said}", hint=_access_hint(attempt))
     return None
 
 
-def _rejected(reply: Reply, said: _Said, attempt: Attempt) -> IssuerError | None:
+def _unproved(reply: Reply, said: Said, attempt: Attempt) -> IssuerError | None:
+    """Read what is said of proofs of possession (RFC 9449 §5 and §8)."""
+    about_proofs = said.code in {"use_dpop_nonce", "invalid_dpop_proof"}
+    if not attempt.dpop:
+        if not about_proofs and "dpop" not in said.description.lower():
+            return None
+        return IssuerMisconfigured(
+            f"{attempt.subject} wants a DPoP proof: {said}",
+            hint="set dpop = true in [clients], or turn DPoP off for this client at the issuer",
+        )
+    if said.code == "use_dpop_nonce":
+        return IssuerUnavailable(f"{attempt.subject} wants a DPoP nonce and takes none that it gave: {said}")
+    if said.code != "invalid_dpop_proof":
+        return None
+    if (skew := _clock_skew(reply, attempt, PROOF_TOLERANCE)) is not None:
+        return IssuerNeedsPerson(f"{attempt.subject} refused the DPoP proof: {said}; {_off(skew)}", hint=_SET_CLOCK)
+    return IssuerMisconfigured(
+        f"{attempt.subject} refused the DPoP proof: {said}",
+        hint=f"set token_endpoint in [issuers.{attempt.issuer}] to the address by which the issuer knows itself",
+    )
+
+
+def _presented(reply: Reply, said: Said, attempt: Attempt) -> IssuerError | None:
+    """Read what is said of a token that was to be exchanged: `invalid_request` (RFC 8693 §2.2.2), and other codes."""
+    refused = said.code in {"invalid_request", "invalid_grant"} and reply.status != _UNAUTHORIZED
+    if attempt.grant != "token-exchange" or not (refused or said.code == "invalid_token"):
+        return None
+    return SubjectRefused(
+        f"{attempt.subject} refused to exchange the token: {said}",
+        hint="check that subject_token or subject_profile in [clients], and the actor's, give tokens of the type "
+        "and audience that the issuer wants; one from the vault is read again after `broker lock` and `broker unlock`",
+    )
+
+
+def _rejected(reply: Reply, said: Said, attempt: Attempt) -> IssuerError | None:
     empty = not reply.body.strip() and not reply.oversize
-    signed = attempt.auth == "private_key_jwt"
+    signed = attempt.auth in {"private_key_jwt", "client_secret_jwt"} or attempt.grant == "jwt-bearer"
     rejected = (
         reply.status == _UNAUTHORIZED
         or said.code == "invalid_client"
@@ -136,28 +181,39 @@ def _rejected(reply: Reply, said: _Said, attempt: Attempt) -> IssuerError | None
         return None
     if signed and (skew := _clock_skew(reply, attempt)) is not None:
         return IssuerNeedsPerson(
-            f"{attempt.subject} refused the assertion: {said}; this machine's clock is {abs(skew):.0f} s "
-            f"{'ahead' if skew > 0 else 'behind'}",
-            hint="set this machine's clock, then `broker unlock`",
+            f"{attempt.subject} refused the assertion: {said}; {_off(skew)}",
+            hint=_SET_CLOCK,
         )
     return CredentialRejected(f"{attempt.subject} refused the client: {said}", hint=_credential_hint(attempt))
 
 
-def _configuration(reply: Reply, said: _Said, attempt: Attempt) -> IssuerError:
+def _configuration(reply: Reply, said: Said, attempt: Attempt) -> IssuerError:
     if 300 <= reply.status < 400:  # noqa: PLR2004  # any redirect
+        host = scrub(_host(reply.headers.get("location", "")), attempt.secrets, 100)
         return IssuerMisconfigured(
-            f"{attempt.subject} answered with a redirect ({reply.status}), which is not followed with credentials",
-            hint=f"set token_endpoint in [issuers.{attempt.issuer}] to the final address",
+            f"{attempt.subject} answered with a redirect ({reply.status}){f' to {host}' if host else ''}, which is not "
+            "followed with credentials",
+            hint=f"set token_endpoint in [issuers.{attempt.issuer}] to the final address; a captive portal or a "
+            "company's proxy redirects too",
         )
-    if said.code is None:
+    if said.code is None and not said.description:
+        page = ", a web page" if reply.body.lstrip().startswith(b"<") else ""
         return IssuerMisconfigured(
-            f"{attempt.subject} refused the request: {reply.status} without an OAuth error",
-            hint=f"check url or token_endpoint in [issuers.{attempt.issuer}], then run `broker doctor`",
+            f"{attempt.subject} refused the request: {reply.status} without an OAuth error{page}{said.tail}",
+            hint=f"check url or token_endpoint in [issuers.{attempt.issuer}], then run `broker doctor`"
+            + ("; a company's proxy or a firewall may have answered" if page else ""),
         )
     return IssuerMisconfigured(f"{attempt.subject} refused the request: {said}", hint=_request_hint(said, attempt))
 
 
-def _request_hint(said: _Said, attempt: Attempt) -> str:
+def _host(location: str) -> str:
+    try:
+        return urlsplit(location).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _request_hint(said: Said, attempt: Attempt) -> str:
     if said.code in {"invalid_scope", "scope_invalid"}:
         asked = " ".join(attempt.scopes) or "none"
         return f"grant the scopes to this client at the issuer, or correct scopes in the profile (asked: {asked})"
@@ -166,11 +222,13 @@ def _request_hint(said: _Said, attempt: Attempt) -> str:
     if said.code == "invalid_request" and attempt.other_encoding is not None:
         return _encoding_hint(attempt)
     known = _CONFIGURATION_HINTS.get(said.code or "")
-    return known.format(issuer=attempt.issuer) if known else _target_hint(attempt)
+    grant = attempt.grant.replace("_", " ")
+    return known.format(issuer=attempt.issuer, grant=grant) if known else _target_hint(attempt)
 
 
 def _credential_hint(attempt: Attempt) -> str:
-    what = "private_key" if attempt.auth == "private_key_jwt" else "client_secret"
+    keyed = attempt.auth == "private_key_jwt" or attempt.grant == "jwt-bearer"
+    what = "private_key" if keyed else "client_secret"
     rotated = f"what the client's {what} refers to may have been rotated: put the new one there, then `broker unlock`"
     return rotated if attempt.other_encoding is None else f"{rotated}; or {_encoding_hint(attempt)}"
 
@@ -182,6 +240,15 @@ def _encoding_hint(attempt: Attempt) -> str:
     )
 
 
+def _access_hint(attempt: Attempt) -> str:
+    if attempt.audience is None:
+        return _target_hint(attempt)
+    return (
+        f"authorise this application for the API {attempt.audience!r} and its scopes at the issuer (at Auth0: the "
+        "API's Machine to Machine Applications), or correct audience in the profile"
+    )
+
+
 def _target_hint(attempt: Attempt) -> str:
     for key, value in (("audience", attempt.audience), ("resource", attempt.resource)):
         if value is not None:
@@ -189,63 +256,14 @@ def _target_hint(attempt: Attempt) -> str:
     return f"set audience or resource in the profile if {attempt.host} wants one, then run `broker doctor`"
 
 
-def _read(reply: Reply, attempt: Attempt) -> _Said:
-    try:
-        body = strict_object(reply.body)
-    except (ValueError, TypeError):
-        return _Said()
-    words = body.get("error_description")
-    token = body.get("access_token")  # beside an error it is nonsense, and still must not be shown
-    hidden = (*attempt.secrets, Secret(token)) if isinstance(token, str) else attempt.secrets
-    trace = _word(body.get("trace_id"), hidden)
-    return _Said(
-        code=_word(body.get("error"), hidden),
-        description=scrub(words, hidden) if isinstance(words, str) else "",
-        entra=_entra_codes(body, words),
-        trace=trace if trace and _TRACE.fullmatch(trace) else None,
-    )
+def _off(skew: float) -> str:
+    return f"this machine's clock is {abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'}"
 
 
-def _word(code: Any, hidden: Sequence[Secret]) -> str | None:
-    """Return an error code fit to show; one that holds what must be hidden is not a code."""
-    if not isinstance(code, str) or not _CODE.fullmatch(code):
-        return None
-    return code if scrub(code, hidden) == code else None
-
-
-def _entra_codes(body: Mapping[str, Any], words: Any) -> frozenset[int]:
-    listed = body.get("error_codes")
-    codes = {item for item in listed if type(item) is int} if isinstance(listed, list) else set()
-    if isinstance(words, str):
-        codes |= {int(digits) for digits in _AADSTS.findall(words)}
-    return frozenset(codes)
-
-
-def _quota_wait(headers: Mapping[str, str]) -> float | None:
-    """Return the longest wait for a used-up Auth0 quota bucket (`b=per_hour;q=10;r=0;t=3540,…`) beyond our patience."""
-    waits = [
-        float(fields["t"])
-        for name in _QUOTA_HEADERS
-        for bucket in headers.get(name, "").split(",")
-        if (fields := dict(re.findall(r"([a-z]+)=([0-9]{1,9})(?:;|$)", bucket.strip()))).get("r") == "0"
-        and "t" in fields
-    ]
-    longest = max(waits, default=0.0)
-    return longest if longest > QUOTA_PATIENCE else None
-
-
-def _clock_skew(reply: Reply, attempt: Attempt) -> float | None:
-    """Return how far our clock is ahead of the issuer's `Date` header, when that is enough to spoil an assertion."""
+def _clock_skew(reply: Reply, attempt: Attempt, tolerance: float = CLOCK_TOLERANCE) -> float | None:
+    """Return how far our clock is ahead of the issuer's `Date` header, when that is enough to spoil what we signed."""
     theirs = http_date(reply.headers.get("date", ""))
     if theirs is None:
         return None
     skew = attempt.started.wall - theirs
-    return skew if abs(skew) > CLOCK_TOLERANCE else None
-
-
-def http_date(value: str) -> float | None:
-    """Return the epoch second that an HTTP date names (RFC 9110 §5.6.7); `None` for anything else."""
-    try:
-        return parsedate_to_datetime(value).timestamp()
-    except (ValueError, TypeError, OverflowError, IndexError):
-        return None
+    return skew if abs(skew) > tolerance else None

@@ -8,27 +8,30 @@ Rules of this file:
 
 from __future__ import annotations
 
-import base64
-import binascii
 import math
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from tokenbroker.errors import IssuerMisconfigured, IssuerUnavailable
-from tokenbroker.issuers.exchange import AmbiguousJson, scrub, strict_object
-from tokenbroker.issuers.problems import http_date, refusal
+from tokenbroker.errors import IssuerMisconfigured, IssuerUnavailable, TokenMismatch
+from tokenbroker.issuers import compact
+from tokenbroker.issuers.exchange import AmbiguousJson, http_date, scrub, strict_object
+from tokenbroker.issuers.problems import refusal
 from tokenbroker.model import Checked, IssuerAnswer, Secret
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tokenbroker.errors import IssuerError
     from tokenbroker.issuers.exchange import Attempt, Reply
-    from tokenbroker.ports import ProofKey
+    from tokenbroker.model import ProofKey
 
 MAX_TOKEN: Final = 16384  # characters; the socket's limit too (tokenbroker_client.wire)
 _TOKEN = re.compile(rf"[\x21-\x7e]{{1,{MAX_TOKEN}}}")  # stricter than RFC 6750 §2.1: what fits in a header
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,1024}")  # scope-token, RFC 6749 §3.3
 _DIGITS = re.compile(r"[0-9]{1,12}")
 _OK: Final = 200
+BEARER: Final = "Bearer"
+DPOP: Final = "DPoP"
 
 
 def parse(
@@ -47,12 +50,34 @@ def parse(
     claims = _claims(token, attempt)
     return IssuerAnswer(
         access_token=Secret(token),
-        token_type=_bearer(answer.get("token_type", "Bearer"), token, attempt),
+        token_type=_type(
+            answer.get("token_type", BEARER), token, attempt, wanted=BEARER if proof_key is None else DPOP
+        ),
         lifetime=_lifetime(answer.get("expires_in"), claims, reply, attempt, default_ttl=default_ttl, max_ttl=max_ttl),
         scope=_scope(answer.get("scope"), attempt),
         claims=claims,
         checked=Checked.NOTHING if claims is None else Checked.CLAIMS,
         proof_key=proof_key,
+        issued_type=answer.get("issued_token_type"),
+    )
+
+
+def confirm(answer: IssuerAnswer, attempt: Attempt) -> None:
+    """Check that the token is bound to our key, as far as its claims say (RFC 9449 §6). Raises `TokenMismatch`.
+
+    A JWT must say so itself (§6.1); what introspection leaves out says nothing.
+    """
+    if answer.proof_key is None or answer.claims is None:
+        return
+    bound = answer.claims.get("cnf")
+    found = bound.get("jkt") if isinstance(bound, dict) else None
+    wanted = answer.proof_key.thumbprint
+    if found == wanted or (found is None and answer.checked is Checked.INTROSPECTION):
+        return
+    shown = "absent" if found is None else scrub(str(found), (*attempt.secrets, answer.access_token), 60)
+    raise TokenMismatch(
+        f"{attempt.subject} sent a DPoP token whose cnf.jkt is {shown}, the thumbprint of our key is {wanted}",
+        hint="ask whoever runs the issuer: it does not bind tokens to the key of the proof (RFC 9449 §6)",
     )
 
 
@@ -65,7 +90,7 @@ def _object(reply: Reply, attempt: Attempt) -> dict[str, Any]:
         raise _wrong(attempt, "sent an answer of more than 64 KiB")
     text = reply.body.strip()
     if text.startswith(b"<"):
-        raise _wrong(attempt, "answered with a web page instead of a token")
+        raise _wrong(attempt, "answered with a web page instead of a token, as captive portals and company proxies do")
     try:
         return strict_object(text)
     except AmbiguousJson as error:
@@ -87,15 +112,29 @@ def _token(value: Any, attempt: Attempt) -> str:
     return value
 
 
-def _bearer(value: Any, token: str, attempt: Attempt) -> str:
-    """Accept Bearer in any case (RFC 6749 §7.1). Tokens bound to a key are useless to whoever is handed one."""
-    if isinstance(value, str) and value.lower() == "bearer":
-        return "Bearer"
+def _type(value: Any, token: str, attempt: Attempt, *, wanted: str) -> str:
+    """Return the type that was asked for, if it is the one that came, in any case (RFC 6749 §7.1).
+
+    Bearer for DPoP is a downgrade: whoever steals that token can use it (RFC 9449 §5). DPoP for Bearer is of no use.
+    """
+    if isinstance(value, str) and value.lower() == wanted.lower():
+        return wanted
+    if value == "N_A":
+        raise IssuerMisconfigured(
+            f"{attempt.subject} sent a token that is no access token (token_type N_A, RFC 8693 §2.2.1)",
+            hint='set requested_token_type = "access_token" in [clients], or leave it out',
+        )
     named = scrub(value, (*attempt.secrets, Secret(token)), 40) if isinstance(value, str) else "unknown"
-    raise IssuerMisconfigured(
-        f"{attempt.subject} sent a token of type {named}, only Bearer can be handed out",
-        hint="turn sender-constrained tokens (DPoP, mutual TLS) off for this client at the issuer",
-    )
+    if wanted == DPOP:
+        raise TokenMismatch(
+            f"{attempt.subject} sent a token of type {named}, asked was {DPOP}",
+            hint="turn DPoP on for this client at the issuer, or set dpop = false in [clients]",
+        )
+    if named.lower() == DPOP.lower():
+        hint = "set dpop = true in [clients], or turn DPoP off for this client at the issuer"
+    else:
+        hint = "turn off for this client, at the issuer, what makes its tokens something else than Bearer"
+    raise IssuerMisconfigured(f"{attempt.subject} sent a token of type {named}, asked was {BEARER}", hint=hint)
 
 
 def _scope(value: Any, attempt: Attempt) -> tuple[str, ...] | None:
@@ -119,15 +158,15 @@ def _lifetime(
     max_ttl: float,
 ) -> float:
     """Return the shorter of what the answer and the JWT say: the API believes the JWT, a cached JWT is partly used."""
-    by_jwt = _jwt_lifetime(claims or {}, reply, attempt)
+    by_jwt = told_lifetime(claims or {}, reply, attempt)
     said = [seconds for seconds in (_seconds(expires_in), by_jwt) if seconds is not None]
     return min(*said, default_ttl if not said else max_ttl, max_ttl)
 
 
-def _jwt_lifetime(claims: dict[str, Any], reply: Reply, attempt: Attempt) -> float | None:
-    """Return what is left until the JWT's `exp` (RFC 7519 §4.1.4), at most what its `iat` gave it.
+def told_lifetime(claims: Mapping[str, Any], reply: Reply, attempt: Attempt) -> float | None:
+    """Return what is left until a token's `exp` (RFC 7519 §4.1.4, RFC 7662 §2.2), at most what its `iat` gave it.
 
-    An issuer may hand out a JWT that it minted a while ago. What is left of it is told by the issuer's own clock, the
+    An issuer may hand out a token that it minted a while ago. What is left of it is told by the issuer's own clock, the
     answer's `Date`, and by ours; of two that leave anything the one that leaves less is believed. Raises
     `IssuerUnavailable` when by all there are it has expired, if the issuer's own is among them.
     """
@@ -165,24 +204,11 @@ def _at_least_one(seconds: float) -> float | None:
 
 def _claims(token: str, attempt: Attempt) -> dict[str, Any] | None:
     """Return a JWT's payload, unverified, or `None` for a token that is no JWT (RFC 7519 §3)."""
-    parts = token.split(".")
-    if len(parts) != 3:  # noqa: PLR2004  # header, payload, signature
-        return None
     try:
-        header, payload = (strict_object(_unbase64(part)) for part in parts[:2])
+        jwt = compact.read(token)
     except AmbiguousJson as error:
-        # Taken as opaque it would pass the checks of its claims unseen.
         raise _wrong(attempt, f"sent a JWT of ambiguous JSON: {error}") from None
-    except (ValueError, TypeError):
-        return None
-    return payload if isinstance(header.get("alg"), str) else None
-
-
-def _unbase64(part: str) -> bytes:
-    try:
-        return base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True)
-    except binascii.Error:
-        raise ValueError("not base64url") from None
+    return None if jwt is None else jwt.claims
 
 
 def _wrong(attempt: Attempt, what: str) -> IssuerError:

@@ -14,13 +14,13 @@ from urllib.parse import urlencode, urlsplit
 
 from tokenbroker.errors import IssuerUnavailable
 from tokenbroker.issuers import grants
-from tokenbroker.issuers.authentication import Occasion, Proof, authenticate
+from tokenbroker.issuers.authentication import Occasion, Proof, authenticate, shows_certificate, takes_a_while
 from tokenbroker.issuers.discovery import Discovery
-from tokenbroker.issuers.dpop import ProofKeys
+from tokenbroker.issuers.dpop import HEADER, DpopKey, Nonces, asks_for_nonce
 from tokenbroker.issuers.exchange import Attempt
 from tokenbroker.issuers.inspection import Inspection
 from tokenbroker.issuers.quotas import quotas
-from tokenbroker.issuers.response import parse
+from tokenbroker.issuers.response import confirm, parse
 from tokenbroker.issuers.revocation import revoked
 from tokenbroker.model import Grant, Revocation
 
@@ -62,7 +62,7 @@ class TokenEndpoint:
         self._transport: Transport | None = None
         self._closed = False
         self._discovery = Discovery(config, clock=clock, get=self._get)
-        self._proof_keys = ProofKeys()
+        self._nonces = Nonces()
         self._inspection = Inspection(config, clock=clock, get=self._get)
 
     async def issue(
@@ -79,28 +79,27 @@ class TokenEndpoint:
         config = self._config
         wanted = grants.Wanted(grant, scopes, audience, resource, extra)
         grants.check(wanted, config)
-        endpoints = await self._discovery.endpoints()
-        url = (endpoints.mtls_token if credentials.certificate else None) or endpoints.token
-        form, proof = await self._prepare(credentials, wanted, self._occasion(endpoints, url))
-        attempt = replace(
-            self._attempt(url, credentials, proof),
-            scopes=scopes,
-            audience=audience,
-            resource=resource,
-            grant=grant.type,
-        )
-        proof_key = await self._proof_keys.of(credentials) if credentials.dpop else None
-        body = urlencode([*form, *proof.form]).encode()
-        reply = await self._post(url, attempt, body, proof, credentials)
-        answer = parse(reply, attempt, default_ttl=config.default_ttl, max_ttl=config.max_ttl, proof_key=proof_key)
+        endpoints = _fitting(await self._discovery.endpoints(), credentials)
+        url = endpoints.token
+        # In a thread: the first one loads cryptography.
+        key = await asyncio.to_thread(DpopKey.make, self._jti) if credentials.dpop else None
+        reply, attempt = await self._post(url, wanted, credentials, endpoints, key)
+        if key is not None and self._nonces.learn(url, reply) and asks_for_nonce(reply):
+            # Once more (RFC 9449 §8), made anew from the start: the jti of an assertion is used up (RFC 7523 §3).
+            reply, attempt = await self._post(url, wanted, credentials, endpoints, key)
+            self._nonces.learn(url, reply)
+        answer = parse(reply, attempt, default_ttl=config.default_ttl, max_ttl=config.max_ttl, proof_key=key)
+        grants.check_issued(answer.issued_type, wanted, attempt)
         answer = replace(
             answer, quotas=quotas(reply.headers), issuer=endpoints.issuer if endpoints.identified else None
         )
-        return await self._look_into(answer, credentials, attempt)
+        answer = await self._look_into(answer, credentials, attempt)
+        confirm(answer, attempt)
+        return answer
 
     async def revoke(self, credentials: Credentials, token: Secret) -> Revocation:
         """See `Issuer.revoke`."""
-        endpoints = await self._discovery.all_endpoints()
+        endpoints = _fitting(await self._discovery.all_endpoints(), credentials)
         if endpoints.revocation is None:
             return Revocation.UNSUPPORTED
         form = [("token", token.reveal()), ("token_type_hint", "access_token")]
@@ -141,23 +140,40 @@ class TokenEndpoint:
 
         def prepare() -> tuple[list[tuple[str, str]], Proof]:
             form, hidden = grants.parameters(wanted, credentials, occasion)
-            proof = authenticate(credentials, occasion)
+            proof = authenticate(credentials, occasion, grant=wanted.grant.type)
             return form, replace(proof, secrets=(*proof.secrets, *hidden))
 
-        if credentials.private_key is None:
-            return prepare()
-        return await asyncio.to_thread(prepare)  # loading and using an RSA key takes milliseconds
+        if takes_a_while(credentials):
+            return await asyncio.to_thread(prepare)
+        return prepare()
 
-    async def _post(self, url: str, attempt: Attempt, body: bytes, proof: Proof, credentials: Credentials) -> Reply:
-        """Send one form; with DPoP a second time, when the issuer wants a nonce in the proof (RFC 9449 §8)."""
+    async def _post(
+        self, url: str, wanted: grants.Wanted, credentials: Credentials, endpoints: Endpoints, key: DpopKey | None
+    ) -> tuple[Reply, Attempt]:
+        """Make one token request, with a proof of `key` (RFC 9449 §5)."""
+        form, proof = await self._prepare(credentials, wanted, self._occasion(endpoints, url))
+        attempt = replace(
+            self._attempt(url, credentials, proof),
+            scopes=wanted.scopes,
+            audience=wanted.audience,
+            resource=wanted.resource,
+            grant=wanted.grant.type,
+            dpop=key is not None,
+        )
         headers = {**_FORM, **proof.headers}
-        return await self._http().exchange("POST", url, attempt, body=body, headers=headers)
+        if key is not None:
+            now = attempt.started.wall
+            headers[HEADER] = key.prove("POST", url, token=None, nonce=self._nonces.of(url), now=now)
+        body = urlencode([*form, *proof.form]).encode()
+        return await self._http().exchange(
+            "POST", url, attempt, body=body, headers=headers, certificate=proof.certificate
+        ), attempt
 
     async def _look_into(self, answer: IssuerAnswer, credentials: Credentials, attempt: Attempt) -> IssuerAnswer:
         """Check the token's signature, or ask what it holds, where that is possible and wanted."""
         if not self._inspection.wanted(answer):
             return answer
-        endpoints = await self._discovery.all_endpoints()
+        endpoints = _fitting(await self._discovery.all_endpoints(), credentials)
 
         async def introspect(url: str) -> Reply:
             form = [("token", answer.access_token.reveal()), ("token_type_hint", "access_token")]
@@ -174,7 +190,9 @@ class TokenEndpoint:
         attempt = self._attempt(url, credentials, replace(proof, secrets=(*proof.secrets, token)))
         body = urlencode([*form, *proof.form]).encode()
         headers = {**_FORM, **proof.headers}
-        return await self._http().exchange("POST", url, attempt, body=body, headers=headers), attempt
+        return await self._http().exchange(
+            "POST", url, attempt, body=body, headers=headers, certificate=proof.certificate
+        ), attempt
 
     async def _get(self, url: str, attempt: Attempt) -> Reply:
         return await self._http().exchange("GET", url, attempt, headers={})
@@ -185,3 +203,7 @@ class TokenEndpoint:
         if self._transport is None:
             self._transport = importlib.import_module(_TRANSPORT).Transport(self._config, env=self._env)
         return self._transport
+
+
+def _fitting(endpoints: Endpoints, credentials: Credentials) -> Endpoints:
+    return endpoints.for_certificates() if shows_certificate(credentials) else endpoints

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 
-from tests.standins.op import output
+from tests.standins.op import auth, output
 from tests.standins.op.output import OpError
 
 TYPE_CHECKING = False
@@ -30,10 +30,11 @@ DRIP = b"[WARN] still talking to the server, this may take a moment\n"
 
 
 def take(call: Call) -> dict[str, Any]:
-    """Return the fault planted for this command, counting it down; empty for none."""
+    """Return the fault planted for this command and this way to sign in, counting it down; empty for none."""
+    how = auth.method(call)
     with call.store.change() as state:
         for fault in state["faults"]:
-            if fault["command"] not in {"*", call.parsed.command}:
+            if fault["command"] not in {"*", call.parsed.command} or fault["by"] not in {None, how}:
                 continue
             if fault["times"] is not None:
                 fault["times"] -= 1

@@ -47,6 +47,7 @@ DEFAULTS: dict[str, Any] = {
     "last_signin": None,
     "clock_offset": 0.0,
     "time_scale": 0.01,
+    "seen_in": None,  # folder in which each call leaves a file, named by its pid, and goes on once that is removed
     "latency": "terminal",  # none | terminal | sandbox | launchd
     "totp_in_json": True,  # one report says that `item get` gives the seed alone
     "cached": [],

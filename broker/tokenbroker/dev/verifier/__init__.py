@@ -1,7 +1,7 @@
 """How a protected API checks a token: an example to use or to copy, see docs/protecting-an-api.md.
 
-The middlewares are in `tokenbroker.dev.verifier.web` (aiohttp) and `tokenbroker.dev.verifier.asgi`; everything here does
-without a web framework.
+The middlewares are in `tokenbroker.dev.verifier.web` (aiohttp) and `tokenbroker.dev.verifier.asgi`; everything here
+does without a web framework.
 """
 
 from tokenbroker.dev.verifier.checks import AUTH0, ENTRA, RFC9068, Caller, Dialect, Expected

@@ -44,7 +44,7 @@ class Dialect:
 
 RFC9068 = Dialect()
 AUTH0 = Dialect(types=ACCESS_TOKEN | {"jwt"}, token_id=())
-"""Auth0's default token profile has no `jti` and no `client_id`, but `azp`. With its `rfc9068_profile` use `RFC9068`."""
+"""Auth0's default token profile has no `jti`, and `azp` for `client_id`. With its `rfc9068_profile` use `RFC9068`."""
 ENTRA = Dialect(types=ACCESS_TOKEN | {"jwt"}, token_id=("uti", "jti"))
 
 
@@ -62,6 +62,7 @@ class Expected:
     dialect: Dialect = field(default=RFC9068)
 
     def __post_init__(self) -> None:
+        """Refuse what would check nothing."""
         if not 0 <= self.leeway <= MAX_LEEWAY:
             raise ValueError(f"leeway is {self.leeway}, expected 0 to {MAX_LEEWAY:g} seconds")
         if not self.issuer or not self.audience or self.org_id == "":
@@ -87,7 +88,7 @@ def presented(authorization: Sequence[str], *, dpop: bool = False) -> tuple[str,
     `dpop`: whether that scheme (RFC 9449 §7.1) is taken beside Bearer (RFC 6750 §2.1).
     """
     if len(authorization) > 1:
-        raise malformed("more than one Authorization header")
+        raise malformed("more than one Authorization header").under(BEARER)
     name, _, token = (authorization[0] if authorization else "").partition(" ")
     schemes = {BEARER.lower(): BEARER, **({DPOP.lower(): DPOP} if dpop else {})}
     scheme = schemes.get(name.lower())

@@ -36,7 +36,7 @@ class BadSignature(Exception):
 def header(text: str) -> dict[str, Any]:
     """Return the header of a compact serialization, not verified. Raises `Malformed`."""
     parts = text.split(".")
-    if len(parts) != PARTS:
+    if len(parts) != PARTS or not text.isascii():
         raise Malformed
     head = strict_object(_decoded(parts[0]))
     if "crit" in head or "b64" in head:  # extensions that change what the signature means (RFC 7515 §4.1.11)
@@ -61,7 +61,7 @@ def claims(text: str, key: jwt.PyJWK) -> dict[str, Any]:
 def strict_object(raw: bytes) -> dict[str, Any]:
     """Parse a JSON object: no name twice, no NaN, no infinity, no depth that exhausts the stack. Raises `Malformed`."""
     try:
-        found = json.loads(raw, object_pairs_hook=_once, parse_constant=_refuse)
+        found = json.loads(raw.decode(), object_pairs_hook=_once, parse_constant=_refuse)
     except (ValueError, RecursionError):  # UnicodeDecodeError is a ValueError
         raise Malformed from None
     if not isinstance(found, dict):

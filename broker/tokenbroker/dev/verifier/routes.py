@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ANY = "*"
 """Stands for every client, or every route, in a grant."""
 _RAW = re.compile(r"/(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*")  # path-absolute, RFC 3986 §3.3
-_NEEDLESS = re.compile(r"[A-Za-z0-9._~/\\%\x00-\x1f\x7f-]")  # what must not come encoded
+_NEEDLESS = re.compile(r"[A-Za-z0-9._~/\\%;\x00-\x1f\x7f-]")  # what must not come encoded
 _KEY = re.compile(r"(?P<method>[A-Z]+) (?P<path>/\S*)")
 
 
@@ -47,9 +47,7 @@ class _Route:
 
     def fits(self, method: str, segments: tuple[str, ...]) -> bool:
         return (
-            self.method == method
-            and len(self.segments) == len(segments)
-            and all(map(_same, self.segments, segments))
+            self.method == method and len(self.segments) == len(segments) and all(map(_same, self.segments, segments))
         )
 
 
