@@ -13,7 +13,9 @@ import time
 
 from bench.report import Row, table
 
-PARTS = ("command", "sockets", "scale", "burst", "lives", "start", "prompts", "reading", "refusal", "stalls")
+PARTS = (
+    "command", "sockets", "scale", "burst", "lives", "start", "prompts", "reading", "refusal", "stalls", "networks",
+)  # fmt: skip
 
 
 def main() -> None:

@@ -311,8 +311,8 @@ def wants_reread(slot: Slot) -> bool:
 def _again(slot: Slot, error: BrokerError, now: Instant) -> bool:
     """Tell whether a failure goes on from the one before, and makes the wait longer.
 
-    Trouble that passes does not when nobody tried for half a minute though they might have: the machine slept, perhaps, and
-    its network is a second late. A credential that is refused does: refusals lock a client out however far apart.
+    Trouble that passes does not when nobody tried for half a minute though they might have: the machine slept, perhaps,
+    and its network is a second late. A credential that is refused does: refusals lock a client out however far apart.
     """
     passes = error.error_class is ErrorClass.RETRYABLE or isinstance(error, IssuerUntrusted)
     return not (passes and now.elapsed > slot.retry_at + AFRESH)

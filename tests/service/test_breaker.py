@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 PROFILES = 50
 MINUTES = 10
+EVERY = 3.0  # seconds
 
 
 def many() -> World:
@@ -30,7 +31,7 @@ def many() -> World:
 
 
 async def loop(world: World, outcome: IssuerError, minutes: float = MINUTES) -> int:
-    """Ask for every profile and choice of scopes once a second; return how often the issuer was asked."""
+    """Ask for ten tokens every few seconds, in turns for all there are; return how often the issuer was asked."""
 
     async def issue(*_: object, **__: object) -> IssuerAnswer:
         calls.append(world.clock.now().elapsed)
@@ -39,12 +40,12 @@ async def loop(world: World, outcome: IssuerError, minutes: float = MINUTES) -> 
 
     calls: list[float] = []
     world.issuer.issue = issue  # type: ignore[method-assign]  # an issuer with one answer
-    for second in range(int(minutes * 60)):
-        for n in range(second % 5, PROFILES, 5):
-            asking = world.start(f"p{n}", scopes=(("a",), ("b",), ())[second % 3])
+    for turn in range(int(minutes * 60 / EVERY)):
+        for n in range(turn % 5, PROFILES, 5):
+            asking = world.start(f"p{n}", scopes=(("a",), ("b",), ())[turn % 3])
             asking.add_done_callback(lambda one: one.cancelled() or one.exception())
         await settle()
-        await world.clock.advance(1.0)
+        await world.clock.advance(EVERY)
     return len(calls)
 
 

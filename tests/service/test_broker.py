@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.fakes_clock import settle
 from tests.fakes_peers import interactive_peer
 from tests.service.world import SECRET, World, configuration
-from tokenbroker import control
 from tokenbroker.broker import MAX_NARROWER, STALE_BUDGET, WAIT_BUDGET
 from tokenbroker.config import UnlockConfig
 from tokenbroker.errors import (
@@ -31,6 +31,9 @@ from tokenbroker.errors import (
 )
 from tokenbroker.model import IssuerAnswer, Secret
 from tokenbroker_client.wire import TokenRequest
+
+if TYPE_CHECKING:
+    from tokenbroker import control
 
 
 def dropped(act: control.Revoked | None) -> int:

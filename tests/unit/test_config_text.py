@@ -29,7 +29,7 @@ def test_the_example_of_the_design_is_understood() -> None:
         "client_secret_post",
         "org_abc",
     )
-    assert issuer.claims == {"owner": "https://example.com/owner"}
+    assert issuer.claims == {"org_id": "org_id", "owner": "https://example.com/owner"}  # the first is the preset's
     mine, cron = config.clients["mine"], config.clients["mine-cron"]
     assert mine.client_secret == SecretRef("op://Agents/m2m-interactive/credential")
     assert (mine.agent_type, cron.agent_type, cron.auth) == ("interactive", "autonomous", "private_key_jwt")

@@ -255,7 +255,7 @@ async def test_the_other_endpoints_are_found_as_well() -> None:
 async def test_where_a_token_is_sent_is_on_the_issuers_own_host(member: str, address: object) -> None:
     """Another one is as if there were none, until a person writes it down."""
     assert await discovery(Site({FIRST: GOOD | {member: address}})).endpoints() == HERE
-    configured = {member: "https://elsewhere.example/x"}
+    configured: dict[str, Any] = {member: "https://elsewhere.example/x"}
     found = await discovery(Site({FIRST: GOOD}), **configured).endpoints()
     assert {found.revocation, found.introspection} == {None, "https://elsewhere.example/x"}
 

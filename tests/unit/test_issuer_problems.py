@@ -33,6 +33,11 @@ def judge(
     return refusal(Reply(status, named, content, oversize), attempt)
 
 
+def as_keywords(headers: dict[str, str]) -> Any:
+    """Return headers for `judge`, whose other keywords are no strings."""
+    return headers
+
+
 def entra(number: int, error: str = "invalid_client", **more: Any) -> dict[str, Any]:
     return {"error": error, "error_codes": [number], "error_description": f"AADSTS{number}: words", **more}
 
@@ -461,7 +466,7 @@ def test_what_products_really_say(
     status: int, body: Any, headers: dict[str, str], kind: type[IssuerError], says: str
 ) -> None:
     """The class comes from the evidence, and the words reach the person."""
-    error = judge(status, body, replace(POST, audience="https://api"), **headers)
+    error = judge(status, body, replace(POST, audience="https://api"), **as_keywords(headers))
     assert type(error) is kind
     assert says in error.message
     assert error.message.isprintable()
@@ -526,7 +531,7 @@ def test_a_refusal_carries_what_it_says_of_quotas() -> None:
     ],
 )
 def test_how_long_a_throttled_client_waits(headers: dict[str, str], wait: float | None) -> None:
-    assert judge(429, b"", **headers).retry_after == wait
+    assert judge(429, b"", **as_keywords(headers)).retry_after == wait
 
 
 def test_a_redirect_names_its_host_and_nothing_else_of_it() -> None:

@@ -15,6 +15,7 @@ from tokenbroker.errors import (
     IssuerMisconfigured,
     IssuerNeedsPerson,
     IssuerUnavailable,
+    IssuerUntrusted,
     Locked,
 )
 from tokenbroker.lifecycle import Action, IllegalTransition, Slot, TokenState
@@ -191,6 +192,8 @@ def test_a_success_clears_the_failure_and_the_back_off() -> None:
         pytest.param(Locked("x"), [0, 0], id="a locked vault says nothing of the issuer"),
         pytest.param(IssuerUnavailable("x", retry_after=90), [90, 90], id="retry-after is honoured"),
         pytest.param(IssuerUnavailable("x", retry_after=1e6), [3600], id="but not for ever"),
+        pytest.param(IssuerNeedsPerson("x", retry_after=3000), [3000], id="retry-after of a quota is honoured too"),
+        pytest.param(IssuerUntrusted("x"), [5, 10, 20, 40, 60, 60], id="a captive portal: five seconds to a minute"),
     ],
 )
 def test_back_off_without_a_token(error: BrokerError, delays: list[float]) -> None:
@@ -264,3 +267,39 @@ def test_forgiving_clears_the_back_off_and_keeps_the_token() -> None:
     slot = lifecycle.forgiven(failing(DOWN, slot=Slot(T), when=3550))
     assert T is slot.token
     assert Action.FETCH is lifecycle.decide(slot, at(3550))
+
+
+@pytest.mark.parametrize(
+    ("error", "count"),
+    [
+        pytest.param(IssuerUnavailable("x"), 1, id="passing trouble begins anew"),
+        pytest.param(IssuerUntrusted("x"), 1, id="so does a captive portal"),
+        pytest.param(CredentialRejected("x"), 6, id="a refused credential does not"),
+        pytest.param(IssuerMisconfigured("x"), 6, id="nor does a wrong configuration"),
+    ],
+)
+def test_after_the_machine_slept_what_passes_begins_anew(error: BrokerError, count: int) -> None:
+    """Failures of before do not make the first wait on a network that is a second late a long one."""
+    slot = failing(error, times=5)
+    slept = failing(error, slot=slot, when=slot.retry_at + lifecycle.AFRESH + 1)
+    assert slept.failure is not None
+    assert slept.failure.count == count
+    soon = failing(error, slot=slot, when=slot.retry_at + 1)
+    assert soon.failure is not None
+    assert soon.failure.count == 6
+
+
+def test_with_little_of_a_quota_left_the_renewal_is_expected_late() -> None:
+    slot = Slot(token=token(jitter=0.5), used=True)
+    early = lifecycle.seconds_to_renewal(slot, at(0))
+    assert lifecycle.seconds_to_renewal(slot, at(0), late=True) == HOUR - 60
+    assert early is not None
+    assert early < HOUR - 60
+
+
+def test_with_little_of_a_quota_left_one_rejection_is_believed() -> None:
+    slot = lifecycle.rejected(Slot(token=token(text="a")), token(text="a").fingerprint, at(0), low=True)
+    assert slot.token is None
+    again = Slot(token=token(text="b"), rejections=slot.rejections)
+    assert lifecycle.rejected(again, token(text="b").fingerprint, at(1), low=True) is again
+    assert lifecycle.rejected(again, token(text="b").fingerprint, at(1)).token is None

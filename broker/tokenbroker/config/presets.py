@@ -47,6 +47,14 @@ class Preset:
     grant: GrantType = "client_credentials"
     auth: str = "client_secret_post"
     """Client authentication when the configuration names none (names of OIDC Core §9)."""
+    methods: tuple[str, ...] = ("client_secret_post", "client_secret_basic", "private_key_jwt")
+    """What `broker init` offers: ways to authenticate, or grants that do without. Others work, if the product has them."""
+    target: Literal["audience", "resource"] | None = None
+    """The key of a profile by which this product is told what a token is for; `None`: its scopes, or its console."""
+    organization_example: str | None = None
+    """What an organization looks like, where a token may be for one."""
+    key_field: str = "private key"
+    """How the field of the vault that holds the private key is probably called."""
     basic_encoding: Literal["rfc6749", "raw"] = "rfc6749"
     """Whether id and secret are form-urlencoded before `client_secret_basic` (RFC 6749 §2.3.1) or not."""
     audience_required: bool = False
@@ -88,6 +96,9 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
     {
         "auth0": Preset(
             about="Auth0; the application is of type machine-to-machine, and authorised for the API",
+            methods=("client_secret_post", "private_key_jwt"),
+            target="audience",
+            organization_example="org_abc",
             url_example="https://TENANT.REGION.auth0.com/",
             audience_required=True,
             claims=MappingProxyType({"org_id": "org_id"}),
@@ -95,6 +106,7 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
         ),
         "okta": Preset(
             about="Okta; an API services app, and a custom scope of the authorization server",
+            methods=("client_secret_basic", "private_key_jwt"),
             url_example="https://ORG.okta.com/oauth2/default",
             auth="client_secret_basic",
             scope_required=True,
@@ -102,6 +114,7 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
         ),
         "entra": Preset(
             about="Microsoft Entra ID; an app registration with application permissions",
+            methods=("client_secret_post", "private_key_jwt"),
             url_example="https://login.microsoftonline.com/TENANT-ID/v2.0",
             scope_required=True,
             scope_suffix="/.default",
@@ -115,12 +128,14 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
         ),
         "keycloak": Preset(
             about="Keycloak; a client with service accounts enabled, and a mapper for the audience",
+            methods=("client_secret_basic", "client_secret_post", "private_key_jwt", "tls_client_auth"),
             url_example="https://HOST/realms/REALM",
             auth="client_secret_basic",
             typ_jwt=True,
         ),
         "cognito": Preset(
             about="Amazon Cognito; a confidential app client with the client credentials grant",
+            methods=("client_secret_basic", "client_secret_post"),
             url_example="https://cognito-idp.REGION.amazonaws.com/POOL-ID",
             endpoint_example="https://DOMAIN.auth.REGION.amazoncognito.com/oauth2/token",
             auth="client_secret_basic",
@@ -129,12 +144,15 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
         ),
         "pingone": Preset(
             about="PingOne; a worker app, or an app with a custom resource",
+            methods=("client_secret_basic", "client_secret_post", "private_key_jwt"),
             url_example="https://auth.pingone.com/ENVIRONMENT-ID/as",
             auth="client_secret_basic",
             typ_jwt=True,
         ),
         "google": Preset(
             about="Google Cloud service account; keep its JSON key file in the vault",
+            methods=("jwt-bearer",),
+            key_field="key.json",
             url_example="https://accounts.google.com",
             token_endpoint="https://oauth2.googleapis.com/token",  # noqa: S106  # an address
             grant="jwt-bearer",
@@ -148,6 +166,7 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
         ),
         "github-app": Preset(
             about="GitHub App; keep its private key in the vault",
+            methods=("github-app",),
             url_example="https://HOST/api/v3",
             url="https://api.github.com",
             grant="github-app",
@@ -156,32 +175,55 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
         ),
         "zitadel": Preset(
             about="Zitadel; a service user with client credentials, or with a key and grant jwt-bearer",
+            methods=("client_secret_basic", "jwt-bearer"),
+            key_field="key.json",
             url_example="https://INSTANCE.zitadel.cloud",
             auth="client_secret_basic",
             scope_required=True,
             scope_needed="openid",
             scope_example="openid urn:zitadel:iam:org:project:id:PROJECT-ID:aud",
         ),
-        "workos": Preset(about="WorkOS; an M2M application", url_example="https://SUBDOMAIN.authkit.app", typ_jwt=True),
+        "workos": Preset(
+            about="WorkOS; an M2M application",
+            methods=("client_secret_post",),
+            url_example="https://SUBDOMAIN.authkit.app",
+            typ_jwt=True,
+        ),
         "stytch": Preset(
             about="Stytch; an M2M client of the project",
+            methods=("client_secret_basic",),
             url_example="https://PROJECT.customers.stytch.com",
             auth="client_secret_basic",
             typ_jwt=True,
         ),
         "descope": Preset(
             about="Descope; an inbound app",
+            methods=("client_secret_post",),
+            target="resource",
             url_example="https://api.descope.com/v1/apps/PROJECT-ID",
             endpoint_example="https://api.descope.com/oauth2/v1/apps/token",
             typ_jwt=True,
         ),
         "hydra": Preset(
             about="Ory Hydra; an OAuth 2.0 client with the grant and the audience allowed",
+            methods=("client_secret_basic", "client_secret_post", "private_key_jwt"),
+            target="audience",
             url_example="https://PROJECT.projects.oryapis.com",
             auth="client_secret_basic",
             typ_jwt=True,
         ),
-        "oidc": Preset(about="any other server of OAuth 2.0 or OpenID Connect"),
+        "oidc": Preset(
+            about="any other server of OAuth 2.0 or OpenID Connect",
+            methods=(
+                "client_secret_post",
+                "client_secret_basic",
+                "private_key_jwt",
+                "client_secret_jwt",
+                "tls_client_auth",
+                "self_signed_tls_client_auth",
+            ),
+            target="audience",
+        ),
     }
 )
 """The presets of this version, by the name that the configuration uses."""

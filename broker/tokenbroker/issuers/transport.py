@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tokenbroker.issuers.certificate import ClientCertificate
 
 MAX_BODY: Final = 64 * 1024  # bytes; a token answer is a few kilobytes
-CONNECT_TIMEOUT: Final = 3.0  # seconds for TCP and TLS, of the total
+CONNECT_TIMEOUT: Final = 3.0  # seconds for TCP and TLS; less if little is given for the whole request
 REACH_TIMEOUT: Final = 5.0  # seconds for all that comes before the request: name, proxy, TCP and TLS
 
 _HEADERS: Final = {
@@ -128,8 +128,9 @@ class Transport:
                     cookie_jar=aiohttp.DummyCookieJar(),
                     timeout=aiohttp.ClientTimeout(
                         total=self._config.timeout,
-                        connect=min(REACH_TIMEOUT, self._config.timeout),
-                        sock_connect=min(CONNECT_TIMEOUT, self._config.timeout),
+                        connect=self._patience(direct=False),
+                        sock_connect=self._patience(direct=True),
+                        ceil_threshold=self._config.timeout + 1,  # aiohttp makes longer ones whole seconds
                     ),
                     auto_decompress=False,
                     trust_env=False,
@@ -174,10 +175,13 @@ class Transport:
                 hint=f"correct ca_file in [issuers.{self._config.name}]: a PEM file of certificates",
             ) from None
 
-    def _patience(self, step: Step, via: str | None) -> float:
-        """Return the seconds that a request may take to connect: all steps together, or TCP and TLS alone."""
-        direct = via is None and step.lacks == Step().lacks
-        return min(CONNECT_TIMEOUT if direct else REACH_TIMEOUT, self._config.timeout)
+    def _patience(self, *, direct: bool) -> float:
+        """Return the seconds that a request may take to connect: TCP and TLS alone, or all steps together."""
+        return (
+            min(CONNECT_TIMEOUT, 0.5 * self._config.timeout)
+            if direct
+            else min(REACH_TIMEOUT, 0.75 * self._config.timeout)
+        )
 
     def _problem(self, error: Exception, attempt: Attempt, via: str | None, step: Step) -> IssuerError:
         """Say what a failed exchange means, without the exception's own text, which may quote the request or answer."""
@@ -186,9 +190,8 @@ class Transport:
             case aiohttp.ClientConnectorCertificateError() | ssl.SSLCertVerificationError():
                 return self._untrusted(error, attempt)
             case aiohttp.ConnectionTimeoutError():
-                return IssuerUnavailable(
-                    f"{where} cannot be reached: {step.lacks} within {self._patience(step, via):g} s"
-                )
+                patience = self._patience(direct=via is None and step == Step())
+                return IssuerUnavailable(f"{where} cannot be reached: {step.lacks} within {patience:g} s")
             case TimeoutError():
                 return IssuerUnavailable(f"{where} did not answer within {self._config.timeout:g} s")
             case aiohttp.ClientHttpProxyError() if error.status < 500:  # noqa: PLR2004  # refused, not broken
@@ -205,7 +208,11 @@ class Transport:
 
     def _untrusted(self, error: Exception, attempt: Attempt) -> IssuerError:
         cause = getattr(error, "certificate_error", error)  # aiohttp's is one too, without the reason
-        why, hint = _distrust(cause) if isinstance(cause, ssl.SSLCertVerificationError) else ("it does not fit", None)
+        why, hint = (
+            _distrust(cause, attempt.issuer)
+            if isinstance(cause, ssl.SSLCertVerificationError)
+            else ("it does not fit", None)
+        )
         ours = self._config.ca_file
         known = f"check that {ours} holds" if ours else f"set ca_file in [issuers.{attempt.issuer}] to"
         return IssuerUntrusted(
@@ -216,7 +223,7 @@ class Transport:
         )
 
 
-def _distrust(error: ssl.SSLCertVerificationError) -> tuple[str, str | None]:
+def _distrust(error: ssl.SSLCertVerificationError, issuer: str) -> tuple[str, str | None]:
     """Return why a certificate is not trusted, and the next step where it is not about the authority."""
     said = scrub(error.verify_message or "it does not fit", ()).rstrip(".")
     match error.verify_code:
@@ -229,7 +236,10 @@ def _distrust(error: ssl.SSLCertVerificationError) -> tuple[str, str | None]:
         case 20 | 21:  # X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY, X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE
             return f"nobody known here has signed it ({said})", None
         case 62 | 64:  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
-            return f"it is for another host ({said})", "sign in to the network if it asks for that, or correct url"
+            return (
+                f"it is for another host ({said})",
+                f"sign in to the network if it asks for that, or correct url in [issuers.{issuer}]",
+            )
     return said, None
 
 
