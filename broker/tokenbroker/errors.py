@@ -315,6 +315,19 @@ class IssuerMisconfigured(IssuerError):
     error_class = ErrorClass.CONFIGURATION
 
 
+class EndpointElsewhere(IssuerMisconfigured):
+    """An issuer's metadata names a token endpoint on another host, to which nothing is sent unless a person says so."""
+
+    endpoint: str = ""
+    """That address, checked for form alone."""
+
+    def anew(self) -> Self:
+        """Return the same error without its history."""
+        again = super().anew()
+        again.endpoint = self.endpoint
+        return again
+
+
 class ClientBeneathRejected(IssuerError):
     """The issuer refused the client of another profile, whose token this one exchanges; nothing is said of ours."""
 

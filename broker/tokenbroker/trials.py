@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from tokenbroker.broker import Broker
     from tokenbroker.cache import Entry
     from tokenbroker.config import ClientConfig, Config, ProfileConfig
+    from tokenbroker.model import TokenKey
     from tokenbroker.ports import Clock
 
-BUDGET: Final = 9.0  # seconds for one client; all are tried at the same time
+BUDGET: Final = 9.0  # seconds for one client
 AT_ONCE: Final = 8
 MOST: Final = 50  # clients of one trial: each may cost a token of somebody's quota
 
@@ -43,8 +44,7 @@ async def try_clients(broker: Broker, clock: Clock) -> list[Trial]:
 
     async def one(client: ClientConfig, profile: ProfileConfig) -> Trial:
         async with gate:
-            entry = broker.cache.entry(policy.key_for(profile, client, None))
-            return Trial(client.name, entry, await _problem(broker, entry, clock))
+            return await _tried(broker, policy.key_for(profile, client, None), clock)
 
     pairs = list(_pairs(broker.config).values())[:MOST]
     return list(await asyncio.gather(*(one(client, profile) for client, profile in pairs)))
@@ -58,24 +58,37 @@ def _pairs(config: Config) -> dict[str, tuple[ClientConfig, ProfileConfig]]:
     return found
 
 
-async def _problem(broker: Broker, entry: Entry, clock: Clock) -> BrokerError | None:
-    """Have a token, if that needs nobody; return why there is none."""
+async def _tried(broker: Broker, key: TokenKey, clock: Clock) -> Trial:
+    """Have a token, if that needs nobody."""
     cache = broker.cache
-    action = lifecycle.decide(entry.slot, clock.now())
-    if action is Action.FETCH:
-        if not cache.exchange.needs_nobody(entry.key):
+    entry = cache.entry(key)
+    if lifecycle.decide(entry.slot, clock.now()) is Action.FETCH:
+        problem = await _unreadable(broker, key)
+        if problem is not None:
+            return Trial(key.client, entry, problem)
+        entry = cache.keep(entry)  # it may have lapsed meanwhile
+        # Decided anew: others may have fetched while the vault was read.
+        if lifecycle.decide(entry.slot, clock.now()) is Action.FETCH:
+            cache.start(entry, attempts=1, may_prompt=False)
+    if not lifecycle.usable(entry.slot, clock.now()):
+        await cache.wait(entry, BUDGET)
+    return Trial(key.client, entry, _problem(entry, clock))
+
+
+async def _unreadable(broker: Broker, key: TokenKey) -> BrokerError | None:
+    """Return why the secrets for `key` cannot be had without a person."""
+    unlock = broker.unlocks.of(broker.config.clients[key.client].agent_type)
+    try:
+        await unlock.secrets(broker.cache.exchange.refs(key), may_prompt=False)
+    except BrokerError as error:
+        if type(error) is Locked:
             return Locked("its secrets are not in memory, and reading them would ask a person", hint="broker unlock")
-        try:
-            await broker.unlocks.of(broker.config.clients[entry.key.client].agent_type).secrets(
-                tuple(broker.config.clients[entry.key.client].refs()), may_prompt=False
-            )
-        except BrokerError as error:
-            return error
-        if entry.flight is None:
-            cache.start(cache.keep(entry), attempts=1, may_prompt=False)
-    await cache.wait(entry, BUDGET)
-    now = clock.now()
-    if lifecycle.usable(entry.slot, now):
+        return error
+    return None
+
+
+def _problem(entry: Entry, clock: Clock) -> BrokerError | None:
+    if lifecycle.usable(entry.slot, clock.now()):
         return None
     if entry.dropped is not None:
         return entry.dropped

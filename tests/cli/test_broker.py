@@ -153,10 +153,11 @@ def test_a_life_in_transcripts(rig: Rig, daemon: Daemon) -> None:
     session, _, agent_type, _, *_ = seen[-1][1].splitlines()[1].split()
     assert agent_type == "interactive"
     seen.append(transcript(rig.broker("revoke", session)))
-    stays = "what programs already hold stays valid at the API until it expires\n"
-    assert seen[-1] == (0, f"revoked: session {session}, 1 token\n{stays}", "")
+    taken = "taken back by the issuer: 1 token; APIs that do not ask it accept them still\n"
+    assert seen[-1] == (0, f"revoked: session {session}, 1 token\n{taken}", "")
+    assert rig.token("search", "--as", "autonomous").code == 0
     seen.append(transcript(rig.broker("revoke", "--all")))
-    assert seen[-1] == (0, f"revoked: all profiles, 1 token\n{stays}", "")
+    assert seen[-1] == (0, f"revoked: all profiles, 1 token\n{taken}", "")
     seen.append(transcript(rig.broker("revoke", "--profile", "search")))
     assert seen[-1] == (0, "revoked: profile search, 0 tokens\n", "")
     seen.append(transcript(rig.broker("lock")))

@@ -96,7 +96,7 @@ def test_an_error_of_a_token_is_told_with_its_hint(rig: Rig, daemon: Daemon) -> 
     asked = rig.token("search")
     assert asked.code == 1
     ((message, hint),) = pairs(doctor(rig), "FAULT")
-    assert message.startswith(f"profile `search`, client `mine`: {asked.message}")
+    assert message.startswith(f"client `mine`, profile `search`: {asked.message}; tried again in ")
     assert hint == asked.hint
 
 

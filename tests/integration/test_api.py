@@ -247,7 +247,7 @@ async def test_sessions_and_revoke(rig: Rig) -> None:
     [session] = (await rig.admin("GET", "/v1/sessions"))[2]["sessions"]
     assert (session["pid"], session["tokens"][0]["served"]) == (rig.world.me.root_pid, 1)
     status, _, answer = await rig.admin("POST", "/v1/revoke", {"session": session["id"]})
-    told = {"revoked": 1, "unsupported": 0, "failed": 0, "valid_until": None, "problems": []}
+    told: dict[str, Any] = {"revoked": 1, "unsupported": 0, "failed": 0, "valid_until": None, "problems": []}
     assert (status, answer) == (200, {"revoked": {"session": session["id"], "tokens": 1, "at_issuers": told}})
     assert (await rig.token())[2]["code"] == "revoked"
 

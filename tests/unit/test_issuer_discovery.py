@@ -11,7 +11,7 @@ import pytest
 
 from tests.fakes_issuer import StillClock
 from tokenbroker.config import IssuerConfig
-from tokenbroker.errors import IssuerError, IssuerMisconfigured, IssuerNeedsPerson, IssuerUnavailable
+from tokenbroker.errors import EndpointElsewhere, IssuerError, IssuerMisconfigured, IssuerNeedsPerson, IssuerUnavailable
 from tokenbroker.issuers.discovery import SPARED_FOR, Discovery, Endpoints, candidates
 from tokenbroker.issuers.exchange import Attempt, Reply
 
@@ -101,13 +101,13 @@ async def test_without_url_the_endpoint_stands_for_the_issuer() -> None:
         ),
         pytest.param(
             GOOD | {"token_endpoint": "https://evil.example/t"},
-            IssuerMisconfigured,
+            EndpointElsewhere,
             "another host",
             id="token endpoint elsewhere",
         ),
         pytest.param(
             GOOD | {"token_endpoint": "https://login.example.com:8443/t"},
-            IssuerMisconfigured,
+            EndpointElsewhere,
             "another host",
             id="other port",
         ),

@@ -14,6 +14,7 @@ from tokenbroker.errors import Denied
 from tokenbroker_client.wire import ProfileInfo
 
 if TYPE_CHECKING:
+    from tokenbroker.allowance import Standing
     from tokenbroker.broker import Broker
     from tokenbroker.cache import Entry
     from tokenbroker.control import Lock
@@ -34,13 +35,42 @@ def status(broker: Broker, now: Instant) -> Json:
     return {
         "vault": vault(broker, now),
         "autonomous_vault": autonomous_vault(broker, now),
-        "issuers": [
-            {"name": i.name, "preset": i.preset, "url": i.url, "token_endpoint": i.token_endpoint}
-            for i in broker.config.issuers.values()
-        ],
+        "issuers": issuers(broker, now),
         "profiles": len(broker.config.profiles),
         "sessions": len(broker.sessions),
         "tokens": [token(broker, entry, now) for entry in broker.cache if entry.slot != UNTRIED],
+    }
+
+
+def issuers(broker: Broker, now: Instant) -> list[Json]:
+    """Return the issuers, what each last said of its quotas, and why one is left alone for a while."""
+    exchange = broker.cache.exchange
+    standings, alone = exchange.allowance.standing(now), exchange.breaker.open()
+    return [
+        {
+            "name": i.name,
+            "preset": i.preset,
+            "url": i.url,
+            "token_endpoint": i.token_endpoint,
+            "left_alone": error(alone.get(i.name)),
+            "quotas": [quota(one, now) for one in standings if one.holder.issuer == i.name],
+        }
+        for i in broker.config.issuers.values()
+    ]
+
+
+def quota(standing: Standing, now: Instant) -> Json:
+    """Return what an issuer said of an allowance, and when."""
+    holder, said = standing.holder, standing.quota
+    shared = said.holder == "organization"
+    return {
+        "client": None if shared else holder.client,
+        "organization": holder.organization if shared else None,
+        "bucket": said.bucket,
+        "limit": said.limit,
+        "remaining": said.remaining,
+        "as_of": now.wall - max(0.0, now.elapsed - standing.as_of.elapsed),
+        "resets_at": now.wall + standing.resets_in(now),
     }
 
 

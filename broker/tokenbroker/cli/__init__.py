@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from tokenbroker import __version__
-from tokenbroker.cli.help import DESCRIPTION, EPILOG, VERBS
+from tokenbroker.cli.help import DESCRIPTION, EPILOG, PRESET_NAMES, VERBS
 from tokenbroker.errors import BrokerError
 from tokenbroker.paths import Surroundings
 from tokenbroker_client.errors import ClientError
@@ -76,6 +76,7 @@ def _add_options(name: str, verb: argparse.ArgumentParser) -> None:
     if name in _OPTIONS:
         _OPTIONS[name](verb)
     if name == "init":
+        verb.add_argument("--preset", metavar="NAME", help=f"the issuer's product: {', '.join(PRESET_NAMES)}")
         verb.add_argument("--force", action="store_true", help="replace an existing configuration, keeping a copy")
     if name == "revoke":
         which = verb.add_mutually_exclusive_group(required=True)

@@ -8,7 +8,7 @@ import json
 import sys
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tokenbroker import __version__
 from tokenbroker.cli.admin import LOOK_TIMEOUT, ask
@@ -18,7 +18,7 @@ from tokenbroker.cli.checks.daemon import check_status
 from tokenbroker.cli.checks.issuers import check_issuers
 from tokenbroker.cli.checks.places import check_environment, check_socket, check_units
 from tokenbroker.cli.checks.reading import read_references
-from tokenbroker.cli.checks.trials import check_trials
+from tokenbroker.cli.checks.trials import check_trials, was_tried
 from tokenbroker.cli.checks.vault import check_vault
 from tokenbroker_client import transport
 from tokenbroker_client.errors import ClientError
@@ -73,23 +73,32 @@ async def examine(arguments: argparse.Namespace, here: Surroundings) -> list[Fin
 def _daemon(arguments: argparse.Namespace, here: Surroundings, file: str, config: Config | None) -> list[Finding]:
     try:
         status = ask(arguments, here, "GET", "/v1/status")
+        may_try = status["config"] == file and not arguments.no_tokens
+        tried, told = _tried(arguments, here) if may_try else ([], frozenset())
+        status = ask(arguments, here, "GET", "/v1/status")  # which has what came of it
+        status["tokens"] = [{**one, "last_error": None} if _place(one) in told else one for one in status["tokens"]]
         found = check_status(status, version=__version__, file=file, config=config, here=here, now=time.time())
     except ClientError as error:
         return [fault_of("daemon", error)]
     except (KeyError, TypeError, AttributeError):
         return [fault("daemon", "the daemon's answer is not one that this version knows", "broker --version")]
-    tried = _tried(arguments, here) if status["config"] == file and not arguments.no_tokens else []
     return [*found, *tried, _public(arguments, here)]
 
 
-def _tried(arguments: argparse.Namespace, here: Surroundings) -> list[Finding]:
-    """Have the daemon ask each client's issuer for a token."""
+def _tried(arguments: argparse.Namespace, here: Surroundings) -> tuple[list[Finding], frozenset[tuple[str, str]]]:
+    """Have the daemon ask each client's issuer for a token; also return the places of which that tells everything."""
     try:
-        return list(check_trials(ask(arguments, here, "POST", "/v1/try")["tried"], time.time()))
+        tried = ask(arguments, here, "POST", "/v1/try")["tried"]
+        return list(check_trials(tried, time.time())), frozenset(_place(one["token"]) for one in tried if was_tried(one))
     except ClientError as error:
-        return [fault_of("client", error)]
+        return [fault_of("client", error)], frozenset()
     except (KeyError, TypeError, AttributeError):
-        return [fault("client", "the daemon's answer is not one that this version knows", "broker --version")]
+        problem = fault("client", "the daemon's answer is not one that this version knows", "broker --version")
+        return [problem], frozenset()
+
+
+def _place(token: dict[str, Any]) -> tuple[str, str]:
+    return token["client"], token["profile"]
 
 
 def _public(arguments: argparse.Namespace, here: Surroundings) -> Finding:

@@ -19,12 +19,18 @@ exit status:
   75 try again later
 
 examples:
-  broker init                        write a first configuration
+  broker init --preset auth0         write a first configuration
   broker serve                       run in the foreground
   broker unlock                      open the vault now: one prompt
   broker sessions --watch            see who is using what
   broker revoke --profile billing    serve its present token no more
 """
+
+PRESET_NAMES: Final = (
+    "auth0", "okta", "entra", "keycloak", "cognito", "pingone", "google", "github-app", "zitadel", "workos", "stytch",
+    "descope", "hydra", "oidc",
+)  # fmt: skip
+"""The presets, which are not imported for a help text."""
 
 VERBS: Final = {
     "serve": (
@@ -38,7 +44,7 @@ VERBS: Final = {
         "write a first configuration",
         (
             "Ask for an issuer, a client and a profile, and write a configuration. It holds references such as "
-            "op://Vault/Item/field, never secrets."
+            "op://Vault/Item/field, never secrets. With --preset it asks only what that product needs."
         ),
     ),
     "status": (

@@ -17,12 +17,13 @@ from tokenbroker.cli import say
 from tokenbroker.cli.checks.issuers import look_up
 from tokenbroker.cli.first_config import render
 from tokenbroker.cli.new_file import keep_copy, refuse_existing, write
-from tokenbroker.cli.questions import Answers, Question, questions, refusal
+from tokenbroker.cli.questions import Answers, Found, Question, questions, refusal
 from tokenbroker.cli.text import plain
 from tokenbroker.config import IssuerConfig
 from tokenbroker.config import text as config_text
-from tokenbroker.config.fields import choice
-from tokenbroker.errors import IssuerError, IssuerMisconfigured
+from tokenbroker.config.fields import choice, did_you_mean
+from tokenbroker.config.presets import PRESETS
+from tokenbroker.errors import EndpointElsewhere, IssuerError, IssuerMisconfigured
 from tokenbroker_client.wire import EXIT_FAILED, EXIT_USAGE
 
 if TYPE_CHECKING:
@@ -44,6 +45,10 @@ class _Ended(Exception):
 def init(arguments: argparse.Namespace, here: Surroundings) -> int:
     """Ask, show, and write if told so. Raises `ConfigError` when there is a file already, or it cannot be written."""
     path = here.config_file(arguments.config).absolute()
+    if arguments.preset is not None and arguments.preset not in PRESETS:
+        meant = did_you_mean(arguments.preset, PRESETS)
+        say(f"there is no preset {arguments.preset[:40]!a}", meant or f"take one of {', '.join(PRESETS)}")
+        return EXIT_USAGE
     if not arguments.force:
         refuse_existing(path)
     if isinstance(sys.stdin, io.TextIOWrapper):
@@ -63,7 +68,7 @@ def init(arguments: argparse.Namespace, here: Surroundings) -> int:
 
 def _init(path: Path, arguments: argparse.Namespace, here: Surroundings) -> int:
     print("No secret is asked for here: keep it in the vault, and name where it is.\nEmpty takes what stands in [ ].")
-    answers = _interview(here.environ)
+    answers = _interview(arguments.preset, here.environ)
     text = render(answers)
     config_text.parse(text, path)
     print(f"\nThis is to be {path}:\n\n{text}")
@@ -77,9 +82,10 @@ def _init(path: Path, arguments: argparse.Namespace, here: Surroundings) -> int:
     return 0
 
 
-def _interview(environ: Mapping[str, str]) -> Answers:
-    answers: Answers = {}
-    asked = questions(answers)
+def _interview(preset: str | None, environ: Mapping[str, str]) -> Answers:
+    answers: Answers = {} if preset is None else {"preset": preset}
+    found = Found()
+    asked = questions(answers, found)
     for question in asked:
         try:
             answers[question.name] = _answer(question)
@@ -90,8 +96,8 @@ def _interview(environ: Mapping[str, str]) -> Answers:
                 missing.append(later.name)
                 answers[later.name] = later.default or ""
             raise _Ended([*missing, "confirmation"]) from None
-        if question.name == "url":
-            answers["url"] = _discover(answers["url"], environ)
+        if question.name == "url" and PRESETS[answers["preset"]].grant != "github-app":
+            answers["url"] = _discover(answers["url"], found, environ)
     return answers
 
 
@@ -122,7 +128,7 @@ def _confirmed() -> bool:
         raise _Ended([question.name]) from None
 
 
-def _discover(url: str, environ: Mapping[str, str]) -> str:
+def _discover(url: str, found: Found, environ: Mapping[str, str]) -> str:
     """Try discovery and say what came of it; return the URL as the issuer itself writes it.
 
     RFC 8414 §3.3 wants the two identical, and the final slash is what people get wrong.
@@ -130,16 +136,19 @@ def _discover(url: str, environ: Mapping[str, str]) -> str:
     problem: IssuerError | None = None
     for variant in (url, url.removesuffix("/") if url.endswith("/") else f"{url}/"):
         try:
-            endpoint = asyncio.run(look_up(IssuerConfig("main", url=variant), environ))
+            found.endpoint = asyncio.run(look_up(IssuerConfig("main", url=variant), environ)).token
+        except EndpointElsewhere as error:
+            found.endpoint, found.elsewhere = error.endpoint, True
         except IssuerError as error:
             problem = problem or error
             if not isinstance(error, IssuerMisconfigured):
                 break
-        else:
-            if variant != url:
-                print(f"  the issuer calls itself {variant}, so that is written")
-            print(f"  found the token endpoint {plain(endpoint.token)}")
-            return variant
+            continue
+        if variant != url:
+            print(f"  the issuer calls itself {variant}, so that is written")
+        where = ", on another host than the issuer" if found.elsewhere else ""
+        print(f"  found the token endpoint {plain(found.endpoint)}{where}")
+        return variant
     if problem is not None:
         print(f"  not found by discovery: {plain(problem.message)}")
     return url

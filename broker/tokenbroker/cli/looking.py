@@ -56,6 +56,7 @@ def status_text(state: dict[str, Any], now: float) -> str:
         *_vault_lines("vault   ", state["vault"], now),
         *(_vault_lines("cron    ", state["autonomous_vault"], now) if state["autonomous_vault"] else []),
         *_desk_lines(state["desk"]),
+        *_issuer_lines(state["issuers"], now),
     ]
     if state["last_lock"]:
         lines.append(f"locked   {_lock_line(state['last_lock'], now)}")
@@ -68,7 +69,7 @@ def status_text(state: dict[str, Any], now: float) -> str:
         for t in state["tokens"]
     ]
     head = ("PROFILE", "CLIENT", "AGENT TYPE", "LEFT", "SOURCE", "LAST ERROR")
-    return "\n".join([*lines, "", table(head, rows)])
+    return "\n".join([*lines, "", table(head, rows), *_bound_lines(state["tokens"])])
 
 
 def sessions_text(found: dict[str, Any], now: float, *, width: int | None = None) -> str:
@@ -110,6 +111,18 @@ def _vault_lines(head: str, vault: dict[str, Any], now: float) -> Iterator[str]:
         yield f"  {what}: {one['used']} of {one['limit']} used, window {window}{counted}"
 
 
+def _issuer_lines(issuers: list[dict[str, Any]], now: float) -> Iterator[str]:
+    """Say what an issuer lets us have no more of, and which is left alone; one that simply answers is not news."""
+    for issuer in issuers:
+        if issuer["left_alone"]:
+            yield f"issuer   {issuer['name']} is left alone for a while: {issuer['left_alone']['message']}"
+        for quota in issuer["quotas"]:
+            whose = f"client {quota['client']}" if quota["client"] else f"organization {quota['organization'] or '?'}"
+            bucket = quota["bucket"].replace("_", " ")
+            left, full = f"{quota['remaining']} of {quota['limit']}", span(quota["resets_at"] - now)
+            yield f"quota    {issuer['name']}, {whose}: {left} {bucket} left, full again in {full}"
+
+
 def _desk_lines(desk: dict[str, Any]) -> Iterator[str]:
     """Say what locks, and which of it cannot be followed; what is kept, and what nobody could follow, is not news."""
     for event, one in desk.items():
@@ -138,6 +151,14 @@ def _vault_line(vault: dict[str, Any], now: float) -> str:
     if vault["last_error"]:
         text += f"; last: {vault['last_error']['message']}"
     return text
+
+
+def _bound_lines(tokens: list[dict[str, Any]]) -> Iterator[str]:
+    """Name the tokens of which a program that is handed one can make nothing by that alone."""
+    needs = {"dpop": "a proof for each request (DPoP)", "certificate": "the client's certificate"}
+    for token in tokens:
+        if token["bound_to"]:
+            yield f"the token of {token['profile']}, client {token['client']}, needs {needs[token['bound_to']]}"
 
 
 def _left(token: dict[str, Any], now: float) -> str:

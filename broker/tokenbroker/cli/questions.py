@@ -14,24 +14,65 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from tokenbroker.config import ClientConfig, IssuerConfig, sections
-from tokenbroker.config.clients import Surroundings
+from tokenbroker.config.clients import AUTH_NEEDS, GRANT_NEEDS, Surroundings, installation
 from tokenbroker.config.fields import Problem, check_name, choice, text
+from tokenbroker.config.issuers import SELF_PROVING
 from tokenbroker.config.presets import PRESETS
 from tokenbroker.config.profiles import profile as parse_profile
-from tokenbroker.config.values import credential, issuer_url, secret_reference, service_url, token_url
+from tokenbroker.config.values import (
+    client_id,
+    credential,
+    issuer_url,
+    resource,
+    secret_reference,
+    service_url,
+    token_url,
+)
 from tokenbroker.model import AgentType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from tokenbroker.config.presets import Preset
+
 Answers = dict[str, str]
 
 ANY: Final = "any"
+_PLACE: Final = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2,}(?:-[A-Z]+)*(?![A-Za-z0-9])")
+"""A placeholder in the example of a preset."""
 # A long run of every kind of character: issuers' secrets, and the tokens of 1Password's service accounts. Names that
 # people give are shorter words, or have no digits among upper and lower case.
 _SECRET: Final = re.compile(
     r"(?<![A-Za-z0-9~+=])(?=[A-Za-z0-9~+=]*[a-z])(?=[A-Za-z0-9~+=]*[A-Z])(?=[A-Za-z0-9~+=]*[0-9])[A-Za-z0-9~+=]{16,}"
 )
+
+
+_METHODS: Final[Mapping[str, str]] = {
+    "client_secret_post": "a secret, in the request's body",
+    "client_secret_basic": "a secret, in a header",
+    "client_secret_jwt": "a secret, by which each request is signed",
+    "private_key_jwt": "a private key, by which each request is signed",
+    "tls_client_auth": "a certificate of an authority's",
+    "self_signed_tls_client_auth": "a certificate of its own making",
+    "jwt-bearer": "the key of a service account",
+    "github-app": "the app's private key",
+}
+_PUBLIC_ID: Final[Mapping[str, tuple[str, str]]] = {
+    "google": ("service account", "its e-mail address, such as NAME@PROJECT.iam.gserviceaccount.com"),
+    "github-app": ("app id", "the app's client id or its number, from its settings"),
+    "zitadel": ("service user", "its user id, `userId` in its key file"),
+}
+"""What the client id is called by products that it is no secret at, and whose clients have no item with it."""
+
+
+@dataclass(slots=True)
+class Found:
+    """What discovery found under an issuer's URL."""
+
+    endpoint: str | None = None
+    """The token endpoint; `None`: nothing was found."""
+    elsewhere: bool = False
+    """Whether it is on another host than the issuer, so that a person has to agree to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +89,20 @@ class Question:
     explain: str | None = None
 
 
-def questions(answers: Mapping[str, str]) -> Iterator[Question]:
-    """Yield the questions in order; each may depend on the answers before it, which the caller has put in `answers`."""
-    yield from _about_issuer(answers)
-    yield from _about_secrets(answers)
+def questions(answers: Mapping[str, str], found: Found | None = None) -> Iterator[Question]:
+    """Yield the questions in order; each may depend on the answers before it, which the caller has put in `answers`.
+
+    A `preset` that is in `answers` already is not asked for. The caller puts into `found` what discovery finds under
+    the answer to `url` before it takes the next question.
+    """
+    if "preset" not in answers:
+        yield Question("preset", "issuer product", choice(*PRESETS), "oidc", f"one of {', '.join(PRESETS)}")
+    preset = PRESETS[answers["preset"]]
+    yield from _about_issuer(preset, found or Found())
+    yield from _about_method(preset)
+    yield from _about_target(preset, answers)
+    yield from _about_vault(answers)
+    yield from _about_client(preset, answers)
     yield from _about_use()
 
 
@@ -64,21 +115,56 @@ def refusal(question: Question, answer: str) -> str | None:
     return None
 
 
-def _about_issuer(answers: Mapping[str, str]) -> Iterator[Question]:
-    yield Question("preset", "issuer product", choice(*PRESETS), "oidc", f"one of {', '.join(PRESETS)}")
-    yield Question("url", "issuer URL", issuer_url, None, "the issuer identifier, as in `iss` of its tokens")
-    explain = "empty: found by discovery, each time the broker starts"
-    yield Question("token_endpoint", "token endpoint URL", _optional(token_url), "", explain)
-    explain = "the identifier of the API that the token is for"
-    if PRESETS[answers["preset"]].audience_required:
-        yield Question("audience", "audience", _harmless, None, explain)
-    else:
-        yield Question("audience", "audience", _optional(_harmless), "", f"{explain}; empty: none")
-    explain = "separated by spaces; empty: none"
-    yield Question("scopes", "scopes", lambda scopes: _check_profile(answers, scopes), "", explain)
+def _about_issuer(preset: Preset, found: Found) -> Iterator[Question]:
+    if preset.url is None and preset.token_endpoint is not None:
+        return  # there is one for all the world
+    explain = f"such as {preset.url_example}; the issuer identifier, as in `iss` of its tokens"
+    if preset.grant == "github-app":
+        explain = f"of an Enterprise Server: such as {preset.url_example}"
+    yield Question("url", "issuer URL", _replaced(issuer_url, preset.url_example), preset.url, explain)
+    if preset.grant == "github-app":
+        return  # which has no metadata, and no token endpoint of OAuth's
+    example = preset.endpoint_example
+    if found.endpoint is None and example is None:
+        explain = "empty: found by discovery, each time the broker starts"
+        yield Question("token_endpoint", "token endpoint URL", _optional(token_url), "", explain)
+    elif found.endpoint is None or found.elsewhere:
+        explain = "on another host than the issuer, and secrets are sent there" + (
+            f"; such as {example}" if example else ""
+        )
+        check = _replaced(token_url, example or "")
+        yield Question("token_endpoint", "token endpoint URL", check, found.endpoint, explain)
 
 
-def _about_secrets(answers: Mapping[str, str]) -> Iterator[Question]:
+def _about_method(preset: Preset) -> Iterator[Question]:
+    if len(preset.methods) > 1:
+        explain = "\n  ".join(f"{method}: {_METHODS[method]}" for method in preset.methods)
+        yield Question("method", "how the client authenticates", choice(*preset.methods), preset.methods[0], explain)
+
+
+def _about_target(preset: Preset, answers: Mapping[str, str]) -> Iterator[Question]:
+    if preset.target == "resource":
+        explain = "the URL of the API that the token is for; empty: none"
+        yield Question("resource", "resource", _optional(resource), "", explain)
+    elif preset.audience_required:
+        yield Question("audience", "audience", _harmless, None, "the identifier of the API that the token is for")
+    elif preset.target == "audience":
+        explain = "the identifier of the API that the token is for; empty: none"
+        yield Question("audience", "audience", _optional(_harmless), "", explain)
+    if preset.organization_example is not None:
+        explain = f"such as {preset.organization_example}; empty: none"
+        yield Question("organization", "organization", _optional(_harmless), "", explain)
+    word = "permissions" if preset.grant == "github-app" else "scopes"
+    such = f"such as {preset.scope_example}; " if preset.scope_example else ""
+    explain = f"{such}separated by spaces" + ("" if preset.scope_required else "; empty: none")
+    check = _replaced(lambda scopes: _check_profile(answers, scopes), preset.scope_example or "")
+    yield Question("scopes", word, check, None if preset.scope_required else "", explain)
+    if preset.grant == "github-app":
+        explain = "names separated by spaces, to confine the tokens to them; empty: all of the installation"
+        yield Question("repositories", "repositories", _optional(_harmless), "", explain)
+
+
+def _about_vault(answers: Mapping[str, str]) -> Iterator[Question]:
     explain = (
         "op: 1Password by its app and `op`; sdk: by its app alone; service-account, connect: without a person; "
         "keyring: the system's own"
@@ -88,16 +174,51 @@ def _about_secrets(answers: Mapping[str, str]) -> Iterator[Question]:
     if answers["backend"] != "keyring":
         yield Question("vault", "1Password vault", _op_name, None, "its name or id")
         yield Question("item", "1Password item", _op_name, None, "its name or id")
-        place = f"op://{answers['vault']}/{answers['item']}"
-        names = ("username", "credential")  # of 1Password's API Credential item
     else:
         yield Question("service", "keyring service", _harmless, "tokenbroker")
+
+
+def method_of(answers: Mapping[str, str]) -> str:
+    """Return how the client proves who it is: an authentication method, or a grant that does without."""
+    return answers.get("method") or PRESETS[answers["preset"]].methods[0]
+
+
+def _about_client(preset: Preset, answers: Mapping[str, str]) -> Iterator[Question]:
+    """Ask where the client's id and what it proves itself by are."""
+    if answers["backend"] != "keyring":
+        place = f"op://{answers['vault']}/{answers['item']}"
+        # Of 1Password's items: API Credential, SSH Key; a file has its name.
+        fields = {"id": "username", "secret": "credential", "key": preset.key_field, "certificate": "certificate"}
+    else:
         place = f"keyring://{quote(answers['service'], safe='')}"
-        names = ("client-id", "client-secret")
+        fields = {"id": "client-id", "secret": "client-secret", "key": "private-key", "certificate": "certificate"}
+    method = method_of(answers)
     reference = secret_reference(answers["backend"])
-    yield Question("client_id", "reference of the client id", reference, f"{place}/{names[0]}")
-    explain = "where the secret is, never the secret itself"
-    yield Question("client_secret", "reference of the client secret", reference, f"{place}/{names[1]}", explain)
+    if method in SELF_PROVING:
+        ask, explain = _PUBLIC_ID[answers["preset"]]
+        yield Question("client_id", ask, _public_id(answers["backend"]), None, explain)
+    else:
+        yield Question("client_id", "reference of the client id", reference, f"{place}/{fields['id']}")
+    if method == "github-app":
+        explain = "its number, at the end of the address of the installation's settings at GitHub"
+        yield Question("installation", "installation", installation, None, explain)
+    needed = AUTH_NEEDS[method] if method in AUTH_NEEDS else GRANT_NEEDS[method]
+    if "client_secret" in needed:
+        explain = "where the secret is, never the secret itself"
+        yield Question(
+            "client_secret", "reference of the client secret", reference, f"{place}/{fields['secret']}", explain
+        )
+    if "certificate" in needed or (method == "private_key_jwt" and preset.assertion_header != "kid"):
+        explain = "PEM; the one that is uploaded at the issuer"
+        proposal = f"{place}/{fields['certificate']}"
+        yield Question("certificate", "reference of the certificate", reference, proposal, explain)
+    if "private_key" in needed:
+        explain = "the JSON key file as it was downloaded" if preset.key_field == "key.json" else "PEM or JWK"
+        explain += "; where it is, never the key itself"
+        yield Question("private_key", "reference of the private key", reference, f"{place}/{fields['key']}", explain)
+    if method == "private_key_jwt" and preset.assertion_header == "kid":
+        explain = "the `kid` by which the issuer knows the key; empty: what the key's file says, if anything"
+        yield Question("key_id", "key id", _optional(_harmless), "", explain)
 
 
 def _about_access(backend: str) -> Iterator[Question]:
@@ -132,6 +253,33 @@ def _optional(check: Callable[[str], object]) -> Callable[[str], object]:
     return lambda answer: check(answer) if answer else None
 
 
+def _replaced(check: Callable[[str], object], example: str) -> Callable[[str], object]:
+    """Make a check that also refuses an answer in which a placeholder of the example stands."""
+    places = re.compile(
+        "|".join(rf"(?<![A-Za-z0-9-]){place}(?![A-Za-z0-9-])" for place in _PLACE.findall(example)) or "$^"
+    )
+
+    def judge(answer: str) -> None:
+        left = places.search(answer)
+        if left is not None:
+            raise Problem(f"`{left[0]}` is a placeholder of the example", hint="put your own in its place")
+        check(answer)
+
+    return judge
+
+
+def _public_id(backend: str) -> Callable[[str], object]:
+    parse = client_id(backend)
+
+    def judge(answer: str) -> None:
+        _harmless(answer)
+        if answer.startswith("NAME@") or "@PROJECT." in answer:
+            raise Problem("found a placeholder of the example", hint="put your own in its place")
+        parse(answer)
+
+    return judge
+
+
 def _harmless(answer: str) -> None:
     text(answer)
     if _SECRET.search(answer):
@@ -160,11 +308,12 @@ def _program(answer: str) -> None:
 
 def _check_profile(answers: Mapping[str, str], scopes: str) -> None:
     """Judge scopes as the configuration would, the preset's demands included."""
-    issuer = IssuerConfig("main", answers["preset"])
+    preset = PRESETS[answers["preset"]]
+    issuer = IssuerConfig("main", answers["preset"], grant=preset.grant)
     client = ClientConfig("main", "main", AgentType.INTERACTIVE, "owner", "id")
     around = Surroundings("op", "op", ["main"], ["main"], [], {"main": issuer})
     table: dict[str, object] = {"clients": ["main"], "scopes": scopes.split()}
-    if answers["audience"]:
+    if answers.get("audience"):
         table["audience"] = answers["audience"]
     for scope in scopes.split():
         _harmless(scope)

@@ -98,7 +98,7 @@ def client(name: str, value: object, around: Surroundings) -> ClientConfig:
             "actor_profile": profile,
             "actor_token_type": token_type,
             "requested_token_type": token_type,
-            "installation": _installation,
+            "installation": installation,
         },
         required=("issuer", "agent_type", "owner", "client_id"),
     )
@@ -169,7 +169,7 @@ def _check_exchange(found: Mapping[str, Any]) -> None:
             )
 
 
-def _installation(value: object) -> str:
+def installation(value: object) -> str:
     """Parse the number of an installation, which people write with quotes or without."""
     number = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
     if not isinstance(number, str) or not _INSTALLATION.fullmatch(number):

@@ -48,7 +48,7 @@ class Preset:
     auth: str = "client_secret_post"
     """Client authentication when the configuration names none (names of OIDC Core §9)."""
     methods: tuple[str, ...] = ("client_secret_post", "client_secret_basic", "private_key_jwt")
-    """What `broker init` offers: ways to authenticate, or grants that do without. Others work, if the product has them."""
+    """What `broker init` offers: ways to authenticate, or grants that do without; more may work."""
     target: Literal["audience", "resource"] | None = None
     """The key of a profile by which this product is told what a token is for; `None`: its scopes, or its console."""
     organization_example: str | None = None

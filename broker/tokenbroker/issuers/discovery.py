@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from tokenbroker.errors import IssuerError, IssuerMisconfigured, IssuerUnavailable
+from tokenbroker.errors import EndpointElsewhere, IssuerError, IssuerMisconfigured, IssuerUnavailable
 from tokenbroker.issuers.addresses import same_origin, secure
 from tokenbroker.issuers.exchange import Attempt, scrub, strict_object
 from tokenbroker.issuers.problems import refusal
@@ -129,10 +129,12 @@ def _check_endpoint(endpoint: str, url: str, attempt: Attempt) -> None:
     if parts is None:
         raise _unusable(attempt, "names a token endpoint that is not a plain https address")
     if not same_origin(parts, urlsplit(url)):
-        raise IssuerMisconfigured(
+        elsewhere = EndpointElsewhere(
             f"{attempt.subject} names a token endpoint on another host: {scrub(endpoint, ())}",
             hint=f"if that is right, write it as token_endpoint in [issuers.{attempt.issuer}]",
         )
+        elsewhere.endpoint = endpoint
+        raise elsewhere
 
 
 def _address(value: object) -> str | None:
@@ -262,7 +264,7 @@ def _again(known: IssuerError | None) -> IssuerError:
     """Return a fresh copy of an error, so that callers who share it do not grow one traceback."""
     if known is None:
         return IssuerUnavailable("discovery was stopped")
-    return type(known)(known.message, hint=known.hint, retry_after=known.retry_after)
+    return known.anew()
 
 
 def _other_issuer(found: str, url: str, attempt: Attempt) -> IssuerError:

@@ -29,12 +29,14 @@ async def check_issuers(config: Config, environ: Mapping[str, str]) -> list[Find
 
 
 async def look_up(config: IssuerConfig, environ: Mapping[str, str]) -> Endpoints:
-    """Return the token endpoint: what discovery finds, or the configured one if its host answers at all.
+    """Return the endpoints: what discovery finds, or the configured one if its host answers at all.
 
-    Raises `IssuerError`.
+    GitHub has no metadata, and is asked where its API is. Raises `IssuerError`.
     """
     from tokenbroker.issuers.transport import Transport  # noqa: PLC0415  # loads aiohttp
 
+    if config.grant == "github-app" and config.url is not None:
+        config = replace(config, token_endpoint=config.url)
     bounded = replace(config, timeout=min(config.timeout, BOUND))
     transport = Transport(bounded, env=environ)
 
@@ -60,5 +62,6 @@ async def _issuer(config: IssuerConfig, environ: Mapping[str, str]) -> Finding:
     except IssuerError as error:
         # curl reads the same proxy variables, and says more of what is wrong with a network than is fit for one line.
         return fault_of("issuer", error, otherwise=f"curl -I {shlex.quote(config.token_endpoint or config.url or '')}")
-    how = "answers at" if config.token_endpoint is not None else "found by discovery:"
+    told = config.token_endpoint is not None or config.grant == "github-app"
+    how = "answers at" if told else "found by discovery:"
     return ok("issuer", f"issuer `{config.name}` {how} {endpoint.token}")

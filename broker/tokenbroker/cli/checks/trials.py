@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tokenbroker.cli.checks import Finding, fault, note, ok, onward
 from tokenbroker.cli.text import span
+from tokenbroker.trials import MOST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +21,11 @@ _BOUND: Final = {
     "dpop": "; it is bound to a key (DPoP): programs need a proof for each request, see docs/protocol.md",
     "certificate": "; it is bound to the client's certificate: a program without that certificate cannot use it",
 }
-_PERSON: Final = frozenset({"locked", "prompt_dismissed", "prompt_unanswered", "cooling_down"})
+_NOT_TRIED: Final = frozenset({
+    "locked", "prompt_dismissed", "prompt_unanswered", "cooling_down",
+    "vault_unavailable", "vault_not_installed", "secret_not_found", "secret_ambiguous",
+})  # fmt: skip
+"""Codes of the vault's errors, of which the findings about the vault tell everything."""
 
 
 def check_trials(tried: list[dict[str, Any]], now: float) -> Iterator[Finding]:
@@ -30,13 +35,22 @@ def check_trials(tried: list[dict[str, Any]], now: float) -> Iterator[Finding]:
         who = f"client `{one['client']}`, profile `{token['profile']}`"
         if problem is None:
             yield ok("client", f"{who}: {_token(token, now)}")
-        elif problem["code"] in _PERSON:
+        elif not was_tried(one):
             yield note("client", f"{who}: not tried: {problem['message']}", onward(problem["hint"], "broker unlock"))
         else:
-            then = ", then `broker reload`"
-            yield fault("client", f"{who}: {problem['message']}", onward(problem["hint"], "broker status", then=then))
+            again = f"; tried again in {span(token['retry_in'])}" if token["retry_in"] else ""
+            otherwise = "broker unlock" if problem["code"] == "credential_rejected" else "broker status"
+            hint = onward(problem["hint"], otherwise, then=", then `broker reload`")
+            yield fault("client", f"{who}: {problem['message']}{again}", hint)
     if not tried:
         yield note("client", "no client was tried: no profile has one")
+    if len(tried) >= MOST:
+        yield note("client", f"at most {MOST} clients are tried at a time, in the order of their profiles")
+
+
+def was_tried(one: dict[str, Any]) -> bool:
+    """Tell whether a client was tried, or its secrets cannot be had now."""
+    return one["problem"] is None or one["problem"]["code"] not in _NOT_TRIED
 
 
 def _token(token: dict[str, Any], now: float) -> str:
