@@ -36,7 +36,7 @@ def world() -> World:
     profiles = {name: ProfileConfig(name, ("mine",), audience=f"https://{name}") for name in names}
     made = World(replace(base, profiles=profiles))
     dice = random.Random(1)  # noqa: S311  # spreads renewals as in life
-    made.cache.exchange._random = dice.random  # noqa: SLF001
+    made.cache.exchange.minting._random = dice.random  # noqa: SLF001
     for part in (made.cache, made.cache.exchange, made.broker):
         part._audit = Events(lambda: 0.0)  # noqa: SLF001  # the fake one keeps everything
     return made

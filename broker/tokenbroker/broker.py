@@ -150,7 +150,7 @@ class Broker:
         now = self._clock.now()
         for entry in self.cache:
             if entry.key.profile == profile:
-                slot = lifecycle.rejected(entry.slot, fingerprint, now, low=self.cache.exchange.low(entry.key))
+                slot = lifecycle.rejected(entry.slot, fingerprint, now, low=self.cache.exchange.minting.low(entry.key))
                 if slot is not entry.slot:
                     entry.slot = slot
                     self._audit.record("token rejected", {"profile": profile, "fingerprint": fingerprint})
@@ -223,7 +223,7 @@ class Broker:
                 hint="ask for all of its scopes, or again when some of those tokens have expired: see `broker status`",
                 retry_after=60.0,
             )
-        if key != full and key not in self.cache and self.cache.exchange.low(key):
+        if key != full and key not in self.cache and self.cache.exchange.minting.low(key):
             raise Busy(
                 f"little is left of a quota at the issuer, too little for other scopes of profile `{key.profile}`",
                 hint="ask for all of the profile's scopes; `broker status` shows the quotas",

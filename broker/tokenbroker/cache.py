@@ -24,7 +24,8 @@ from tokenbroker.lifecycle import Action, Slot
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from tokenbroker.exchange import Exchange, Held
+    from tokenbroker.exchange import Exchange
+    from tokenbroker.minting import Held
     from tokenbroker.model import Instant, Token, TokenKey
     from tokenbroker.ports import AuditSink, Clock
 
@@ -102,7 +103,7 @@ class TokenCache:
 
     def renew(self, entry: Entry) -> None:
         """Renew in the background, if that needs nobody, and is not better left for later."""
-        late = self.exchange.low(entry.key)
+        late = self.exchange.minting.low(entry.key)
         if late and lifecycle.state(entry.slot.token, self._clock.now()) is lifecycle.TokenState.STALE:
             return
         if self.exchange.needs_nobody(entry.key):
@@ -148,7 +149,7 @@ class TokenCache:
             if which is None or which(entry.key):
                 self._refused.pop(entry.key.client, None)
                 entry.slot = lifecycle.forgiven(entry.slot)
-        self.exchange.forgive({key.client for key in self._entries if which is None or which(key)})
+        self.exchange.minting.forgive({key.client for key in self._entries if which is None or which(key)})
         if which is None:
             self._refused.clear()  # also of clients whose places have lapsed
 
@@ -191,7 +192,7 @@ class TokenCache:
     def _due(self, entry: Entry, now: Instant) -> float | None:
         """Return the seconds until the entry's renewal; a quota of which little is left lets it wait."""
         due = lifecycle.seconds_to_renewal(entry.slot, now)
-        late = due == 0.0 and self.exchange.low(entry.key)
+        late = due == 0.0 and self.exchange.minting.low(entry.key)
         return lifecycle.seconds_to_renewal(entry.slot, now, late=True) if late else due
 
     def _tend(self, entry: Entry, now: Instant) -> None:

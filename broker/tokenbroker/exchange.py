@@ -1,4 +1,4 @@
-"""Mint one token: secrets → issuer → checks; again after passing trouble; once more with a rotated credential.
+"""Have one token minted: again after passing trouble, and once more with a rotated credential.
 
 Rules of this file:
 1. At most two token requests are made for one rejected credential, however many callers wait.
@@ -11,34 +11,32 @@ Rules of this file:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from itertools import count
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from tokenbroker import claims, delegation, lifecycle
-from tokenbroker.allowance import Allowance, Holder
-from tokenbroker.breaker import Breaker
+from tokenbroker import delegation, lifecycle
 from tokenbroker.errors import (
     BrokerError,
     CredentialRejected,
-    IssuerError,
     IssuerUnavailable,
     SubjectRefused,
+    TokenMismatch,
     VaultError,
 )
-from tokenbroker.model import Asker, Credentials, Grant, Secret, SecretRef, Token, Validity
+from tokenbroker.minting import Minting
+from tokenbroker.model import Asker
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
-    from tokenbroker.config import ClientConfig, Config, ProfileConfig, RevokeOn
-    from tokenbroker.model import Instant, TokenKey
+    from tokenbroker.config import ClientConfig, Config
+    from tokenbroker.minting import Held
+    from tokenbroker.model import Credentials, Secret, SecretRef, Token, TokenKey
     from tokenbroker.ports import AuditSink, Clock, Issuer
     from tokenbroker.unlock import Unlock
     from tokenbroker.unlocks import Unlocks
 
-    Held = Mapping[str, Token]  # profile → its token, which is presented for exchange
     Replace = Callable[[Held], Awaitable[Held]]  # drops those, and gives others
 
 RETRY_WITHIN: Final = 3.0  # seconds after a fetch began in which it may try once more, and be done before callers leave
@@ -46,7 +44,7 @@ _NONE: Final[Held] = MappingProxyType({})
 
 
 class Exchange:
-    """Token requests for one configuration."""
+    """Fetches for one configuration."""
 
     def __init__(
         self,
@@ -59,14 +57,12 @@ class Exchange:
         random: Callable[[], float],
     ) -> None:
         """`issuers` has one adapter for each of the configuration's issuers; `random` gives numbers in [0, 1)."""
+        self.minting = Minting(config, issuers, clock=clock, random=random)
         self._config = config
-        self._issuers = issuers
         self._unlocks = unlocks
         self._audit = audit
         self._clock = clock
         self._random = random
-        self.allowance = Allowance()
-        self.breaker = Breaker(clock.now, random)
         self._incidents: dict[str, asyncio.Lock] = {}
         """Per client: held by the flight that finds out which credential works."""
         self._in_vain: dict[str, frozenset[str]] = {}
@@ -98,33 +94,16 @@ class Exchange:
         """Return the tokens of other profiles that a fetch for `key` presents. Raises `IssuerMisconfigured`."""
         return delegation.presented(self._config, self._config.clients[key.client])
 
-    def low(self, key: TokenKey) -> bool:
-        """Tell whether so little is left of a quota that `key` counts for, that its tokens must be spared."""
-        holder = self._holder(key)
-        return self.allowance.low(holder, self._config.issuers[holder.issuer].quota_floor, self._clock.now())
-
-    def forgive(self, clients: set[str]) -> None:
-        """Let the requests of these clients be tried at once, whatever issuers said or did not say to the last ones."""
-        known = clients & self._config.clients.keys()
-        self.breaker.forgive({self._config.clients[name].issuer for name in known}, known)
-        self.allowance.forgive(known.__contains__)
-
-    def _holder(self, key: TokenKey) -> Holder:
-        client, profile = self._config.clients[key.client], self._config.profiles[key.profile]
-        organization = profile.organization or self._config.issuers[client.issuer].organization
-        return Holder(client.issuer, client.name, organization)
-
-    @contextlib.contextmanager
-    def _restrained(self, key: TokenKey, now: Instant) -> Iterator[None]:
-        """Make one token request inside; raise what is known already if it would be in vain."""
-        holder = self._holder(key)
-        self.allowance.check(holder, now)
-        with self.breaker.request(holder.issuer, holder.client):
-            try:
-                yield
-            except IssuerError as error:
-                self.allowance.note(holder, error.quotas, now)
-                raise
+    def credentials(self, key: TokenKey) -> Credentials | None:
+        """Return what the client of `key` authenticates with, if that is in memory; asks nobody."""
+        client = self._config.clients.get(key.client)
+        if client is None:
+            return None
+        try:
+            secrets = self._unlock_of(client).peek(tuple(client.refs()))
+        except VaultError:
+            return None
+        return None if secrets is None else self.minting.credentials(client, secrets)
 
     def _unlock_of(self, client: ClientConfig) -> Unlock:
         return self._unlocks.of(client.agent_type)
@@ -204,6 +183,25 @@ class Exchange:
                 return await self._request(key, client, other, held)
         return await self._request(key, client, other, held)
 
+    async def _request(
+        self, key: TokenKey, client: ClientConfig, secrets: Mapping[SecretRef, Secret], held: Held
+    ) -> Token:
+        """Make one token request, and judge the credential by what comes of it."""
+        try:
+            token = await self.minting.mint(key, secrets, held)
+        except CredentialRejected:
+            self._unlock_of(client).judge(secrets, works=False)
+            raise
+        except TokenMismatch:
+            self._accepted(client, secrets)
+            raise
+        self._accepted(client, secrets)
+        return token
+
+    def _accepted(self, client: ClientConfig, secrets: Mapping[SecretRef, Secret]) -> None:
+        self._unlock_of(client).judge(secrets, works=True)
+        self._in_vain.pop(client.name, None)
+
     async def _another(
         self, client: ClientConfig, refused: Mapping[SecretRef, Secret], *, may_reread: bool
     ) -> Mapping[SecretRef, Secret] | None:
@@ -240,98 +238,6 @@ class Exchange:
             return False
         self._audit.record("credential read again", {"client": client.name, "changed": before != after})
         return before != after
-
-    async def _request(
-        self, key: TokenKey, client: ClientConfig, secrets: Mapping[SecretRef, Secret], held: Held
-    ) -> Token:
-        """Make one token request and check what came."""
-        issuer = self._config.issuers[client.issuer]
-        profile = self._config.profiles[key.profile]
-        organization = {"organization": profile.organization} if profile.organization else {}
-        credentials, grant = self._credentials(client, secrets), self._grant(client, profile, secrets, held)
-        hidden = (*secrets.values(), *(token.value for token in held.values()))
-        asked = claims.Asked(credentials.client_id, profile.organization or issuer.organization, grant.type, hidden)
-        issued = self._clock.now()
-        try:
-            with self._restrained(key, issued):
-                answer = await self._issuers[client.issuer].issue(
-                    credentials,
-                    scopes=key.scopes,
-                    audience=key.audience,
-                    resource=key.resource,
-                    extra={**profile.extra_params, **organization},  # over the issuer's own, which its adapter knows
-                    grant=grant,
-                )
-        except CredentialRejected:
-            self._unlock_of(client).judge(secrets, works=False)
-            raise
-        self.allowance.note(self._holder(key), answer.quotas, issued)
-        self._unlock_of(client).judge(secrets, works=True)
-        self._in_vain.pop(client.name, None)
-        delegation.check_actor(answer.claims, client, credentials.client_id, grant.actor_token)
-        return Token(
-            value=answer.access_token,
-            validity=Validity(issued, answer.lifetime),
-            scope=claims.check(answer, key, client, issuer, asked),
-            token_type=answer.token_type,
-            jitter=self._random(),
-            checked=answer.checked,
-            bound_to=claims.bound_to(answer),
-            proof_key=answer.proof_key,
-            jti=claims.jti(answer, asked.hidden),
-        )
-
-    def _grant(
-        self, client: ClientConfig, profile: ProfileConfig, secrets: Mapping[SecretRef, Secret], held: Held
-    ) -> Grant:
-        def token(ref: SecretRef | None, of_profile: str | None) -> Secret | None:
-            if of_profile is not None:
-                return held[of_profile].value
-            return None if ref is None else secrets[ref]
-
-        return Grant(
-            type=client.grant or self._config.issuers[client.issuer].grant,
-            subject=client.subject,
-            subject_token=token(client.subject_token, client.subject_profile),
-            subject_token_type=client.subject_token_type,
-            actor_token=token(client.actor_token, client.actor_profile),
-            actor_token_type=client.actor_token_type,
-            requested_token_type=client.requested_token_type,
-            installation=client.installation,
-            repositories=profile.repositories,
-        )
-
-    def credentials(self, key: TokenKey) -> Credentials | None:
-        """Return what the client of `key` authenticates with, if that is in memory; asks nobody."""
-        client = self._config.clients.get(key.client)
-        if client is None:
-            return None
-        try:
-            secrets = self._unlock_of(client).peek(tuple(client.refs()))
-        except VaultError:
-            return None
-        return None if secrets is None else self._credentials(client, secrets)
-
-    def issuer_that_revokes(self, key: TokenKey, on: RevokeOn) -> Issuer | None:
-        """Return the issuer of the token of `key`, if it is configured to be told of this occasion."""
-        client = self._config.clients.get(key.client)
-        if client is None or on not in self._config.issuers[client.issuer].revoke_on:
-            return None
-        return self._issuers[client.issuer]
-
-    def _credentials(self, client: ClientConfig, secrets: Mapping[SecretRef, Secret]) -> Credentials:
-        issuer = self._config.issuers[client.issuer]
-        client_id = client.client_id
-        return Credentials(
-            client_id=secrets[client_id].reveal() if isinstance(client_id, SecretRef) else client_id,
-            auth=client.auth or issuer.auth,
-            client_secret=secrets[client.client_secret] if client.client_secret else None,
-            private_key=secrets[client.private_key] if client.private_key else None,
-            certificate=secrets[client.certificate] if client.certificate else None,
-            key_id=client.key_id,
-            basic_encoding=client.basic_encoding or issuer.basic_encoding,
-            dpop=issuer.dpop if client.dpop is None else client.dpop,
-        )
 
 
 def _unchanged(client: ClientConfig) -> CredentialRejected:

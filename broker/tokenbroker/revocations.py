@@ -69,7 +69,7 @@ class Revocations:
         tasks = [
             _Task(token, key, issuer, exchange.credentials(key))
             for key, token in dropped
-            if token.remaining(now) > 0 and (issuer := exchange.issuer_that_revokes(key, on)) is not None
+            if token.remaining(now) > 0 and (issuer := exchange.minting.issuer_that_revokes(key, on)) is not None
         ]
         if not tasks:
             return None

@@ -120,6 +120,6 @@ async def test_what_is_known_can_be_shown() -> None:
         world.issuer.script = [answer("first", 42)]
         await world.ask()
         await world.clock.advance(60)
-        (shown,) = world.cache.exchange.allowance.standing(world.clock.now())
+        (shown,) = world.cache.exchange.minting.allowance.standing(world.clock.now())
         assert (shown.holder.issuer, shown.holder.client, shown.quota.remaining) == ("main", "mine", 42)
         assert shown.resets_in(world.clock.now()) == 2 * HOUR - 60

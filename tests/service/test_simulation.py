@@ -78,7 +78,7 @@ async def live(lifetime: float, hours: float, seed: int) -> Tally:
     tally = Tally()
     world = World(configuration(unlock=UnlockConfig(max_age=None)), lifetime=lifetime, spread=dice.random())
     issuer = TrueIssuer(world, lifetime)
-    world.cache.exchange._issuers = {"main": issuer}
+    world.cache.exchange.minting.issuers = {"main": issuer}
     async with world:
         end = issuer.now() + hours * HOUR
         warm = False

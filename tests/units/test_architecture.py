@@ -25,7 +25,8 @@ TOP_LEVEL = {
     "values": {"model", "errors", "suggest"},
     "pure": {"allowance", "claims", "delegation", "lifecycle", "policy", "ports"},
     "core": {
-        "access", "breaker", "broker", "cache", "control", "cooldown", "custody", "events", "exchange", "memory", "otp",
+        "access", "breaker", "broker", "cache", "control", "cooldown", "custody", "events", "exchange", "memory", "minting",
+        "otp",
         "proofs", "sessions", "unlock", "unlocks", "revocations", "trials"},
     "paths": {"paths"},
     "daemon": {"daemon", "desk"},
@@ -94,7 +95,7 @@ DRAWS_RANDOM = {
 REVEALS = {
     "tokenbroker.api.public",  # the token, to the peer
     "tokenbroker.claims",  # to strike it from a claim that repeats it
-    "tokenbroker.exchange",  # a client id that is kept as a secret
+    "tokenbroker.minting",  # a client id that is kept as a secret
     "tokenbroker.issuers.authentication",  # the credential, to the issuer
     "tokenbroker.issuers.certificate",  # the client's certificate and key, to OpenSSL
     "tokenbroker.issuers.keys",  # the key, to be parsed, and the secret that signs

@@ -44,8 +44,8 @@ def status(broker: Broker, now: Instant) -> Json:
 
 def issuers(broker: Broker, now: Instant) -> list[Json]:
     """Return the issuers, what each last said of its quotas, and why one is left alone for a while."""
-    exchange = broker.cache.exchange
-    standings, alone = exchange.allowance.standing(now), exchange.breaker.open()
+    minting = broker.cache.exchange.minting
+    standings, alone = minting.allowance.standing(now), minting.breaker.open()
     return [
         {
             "name": i.name,

@@ -89,7 +89,9 @@ def _tried(arguments: argparse.Namespace, here: Surroundings) -> tuple[list[Find
     """Have the daemon ask each client's issuer for a token; also return the places of which that tells everything."""
     try:
         tried = ask(arguments, here, "POST", "/v1/try")["tried"]
-        return list(check_trials(tried, time.time())), frozenset(_place(one["token"]) for one in tried if was_tried(one))
+        return list(check_trials(tried, time.time())), frozenset(
+            _place(one["token"]) for one in tried if was_tried(one)
+        )
     except ClientError as error:
         return [fault_of("client", error)], frozenset()
     except (KeyError, TypeError, AttributeError):
