@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 TICK: Final = 15.0  # seconds at most between two looks at all tokens: after the machine slept nothing else wakes us
 SHORTEST_TICK: Final = 0.05
 SLICE: Final = 50  # tokens looked at, so also renewals begun, before others have their turn
+MAX_REMEMBERED: Final = 10_000  # places that have lapsed
 FAILURE_SHOWN: Final = 600.0  # seconds for which a failure without a token stays in `broker status`
 _NOT_REFUSED: Final = Slot()
 
@@ -63,6 +64,7 @@ class TokenCache:
         self._refused: dict[str, Slot] = {}  # client → how its credential fares, told as a place without a token
         self._asked: set[str] = set()  # clients whose last answer was no refusal
         self._trying: dict[str, asyncio.Task[None]] = {}  # of the others: the one flight that tries
+        self._reach: dict[TokenKey, float] = {}  # `Slot.reach` of places that have lapsed
         self._news = asyncio.Event()
         self._next_look = float("-inf")  # on the elapsed clock
 
@@ -70,7 +72,7 @@ class TokenCache:
         """Return the place for `key`, making it if needed."""
         entry = self._entries.get(key)
         if entry is None:
-            entry = self._entries[key] = Entry(key, Slot())
+            entry = self._entries[key] = Entry(key, Slot(reach=self._reach.pop(key, float("inf"))))
         return entry
 
     def narrower(self, key: TokenKey) -> int:
@@ -122,6 +124,7 @@ class TokenCache:
     def drop(self, which: Callable[[TokenKey], bool], told: BrokerError) -> list[tuple[TokenKey, Token]]:
         """Forget the tokens whose key fits; whoever waits for one is told `told`. Returns what was forgotten."""
         entries = [entry for entry in self._entries.values() if which(entry.key)]
+        self._reach = {key: reach for key, reach in self._reach.items() if not which(key)}
         for entry in entries:
             del self._entries[entry.key]
             self._refused.pop(entry.key.client, None)
@@ -153,10 +156,10 @@ class TokenCache:
         if which is None:
             self._refused.clear()  # also of clients whose places have lapsed
 
-    def refused_clients(self) -> set[str]:
-        """Return the names of the clients whose credential an issuer refused last."""
+    def troubled_clients(self) -> set[str]:
+        """Return the names of the clients that an issuer gave no token, for a reason that a person may have mended."""
         failures = ((entry.key.client, entry.slot.failure) for entry in self._entries.values())
-        known = {client for client, failure in failures if failure and isinstance(failure.error, CredentialRejected)}
+        known = {client for client, failure in failures if failure and _for_a_person(failure.error)}
         return known | self._refused.keys()  # whose places may have lapsed since
 
     async def run(self) -> None:
@@ -200,11 +203,14 @@ class TokenCache:
             self.renew(entry)
         elif _lapsed(entry.slot, now):
             del self._entries[entry.key]
+            if len(self._reach) >= MAX_REMEMBERED:
+                self._reach.clear()
+            self._reach[entry.key] = entry.slot.reach
 
     def _expect(self, entry: Entry) -> None:
         """Look at all tokens sooner if this one, once it is used, may need that: a look at many takes long."""
         now = self._clock.now()
-        due = lifecycle.seconds_to_renewal(replace(entry.slot, used=True), now)
+        due = lifecycle.seconds_to_renewal(replace(entry.slot, used=True, late=True), now)
         if due is not None and not now.elapsed < self._next_look <= now.elapsed + due:
             self._news.set()
 
@@ -313,6 +319,10 @@ class TokenCache:
         entry.slot = lifecycle.failed(entry.slot, error, self._clock.now(), spread=self._random(), reread=reread)
         told = {"profile": entry.key.profile, "client": entry.key.client, "code": error.code, "why": error.message}
         self._audit.record("fetch failed", told)
+
+
+def _for_a_person(error: BrokerError) -> bool:
+    return isinstance(error, IssuerError) and not error.retryable
 
 
 def _suspect(slot: Slot) -> bool:

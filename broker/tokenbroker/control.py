@@ -71,12 +71,13 @@ class Control:
         """Unlock because a person says so now, and then try at once again whatever was backing off.
 
         Only then: a prompt that is dismissed mends nothing, and must not let a refused credential be tried again.
-        Secrets that an issuer refused are read again: the person may have put new ones into the vault.
+        Secrets that an issuer refused, or of which nothing could be made, are read again: the person may have put new
+        ones into the vault.
         Raises what `Unlock.unlock` raises for the person's vault; what another one meets stands in its report.
         """
         broker = self._broker
-        refused = broker.cache.refused_clients() & broker.config.clients.keys()
-        again = {ref for name in refused for ref in broker.config.clients[name].refs()}
+        troubled = broker.cache.troubled_clients() & broker.config.clients.keys()
+        again = {ref for name in troubled for ref in broker.config.clients[name].refs()}
         unlocks = list(broker.unlocks)
         ended = await asyncio.gather(*(unlock.unlock(again) for unlock in unlocks), return_exceptions=True)
         opened = [unlock for unlock, how in zip(unlocks, ended, strict=True) if how is None]

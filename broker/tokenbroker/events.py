@@ -20,7 +20,7 @@ logger = logging.getLogger("tokenbroker")
 BACKLOG: Final = 256  # events kept for a watcher that reads slowly; then it misses some rather than hold memory
 HEARTBEAT: Final = 15.0  # seconds between comments that keep an idle stream alive
 NOISY: Final = frozenset({"token served", "proof made"})  # one per request: logged only when debugging, always streamed
-TROUBLE: Final = frozenset({"fetch failed", "denied", "reload refused", "unlock failed"})
+TROUBLE: Final = frozenset({"fetch failed", "denied", "reload refused", "unlock failed", "token not revoked"})
 
 
 class Events:

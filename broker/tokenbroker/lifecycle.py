@@ -112,6 +112,12 @@ class Slot:
     fetching: bool = False
     used: bool = False
     """Whether the token was served since it came; an unused one is not renewed for nobody."""
+    late: bool = False
+    """Whether it was served in the second half of its life."""
+    reach: float = float("inf")
+    """On the elapsed clock: until when the successor of the last token that was served could have been used."""
+    seldom: bool = False
+    """Whether the token is asked for so seldom that the last renewal was, or would have been, for nobody."""
     failure: Failure | None = None
     retry_at: float = float("-inf")
     """On the elapsed clock: the issuer is not contacted before."""
@@ -181,14 +187,16 @@ def decide(slot: Slot, now: Instant, *, min_ttl: float = 0.0, may_prompt: bool =
 def renewal_due(slot: Slot, now: Instant) -> bool:
     """Tell whether the background should renew now: a used token that is no longer fresh and not yet expired.
 
-    Not with a credential that was refused and not read again since: each try could lock the client out.
+    Not with a credential that was refused and not read again since: each try could lock the client out. One that is
+    asked for seldom is renewed by whoever asks in the advisory window, and by the background only at its end.
     """
+    due = {TokenState.ENDING} if slot.seldom else {TokenState.STALE, TokenState.ENDING}
     return (
-        slot.used
+        _expected(slot)
         and not slot.fetching
         and not _backing_off(slot, now)
         and not wants_reread(slot)
-        and state(slot.token, now) in {TokenState.STALE, TokenState.ENDING}
+        and state(slot.token, now) in due
     )
 
 
@@ -197,9 +205,9 @@ def seconds_to_renewal(slot: Slot, now: Instant, *, late: bool = False) -> float
 
     `late`: little is left of a quota, and the advisory window is let pass.
     """
-    if slot.token is None or slot.fetching or not slot.used or wants_reread(slot) or not usable(slot, now):
+    if slot.token is None or slot.fetching or not _expected(slot) or wants_reread(slot) or not usable(slot, now):
         return None
-    point = mandatory_window(slot.token.lifetime) if late else renewal_point(slot.token)
+    point = mandatory_window(slot.token.lifetime) if late or slot.seldom else renewal_point(slot.token)
     return max(0.0, slot.token.remaining(now) - point, slot.retry_at - now.elapsed)
 
 
@@ -228,7 +236,9 @@ def fetched(slot: Slot, token: Token, now: Instant) -> Slot:
     if token.remaining(now) < LAST_SECOND:
         dead = IssuerUnavailable("the issuer answered with a token that has already expired")
         return failed(slot, dead, now, spread=token.jitter)
-    return Slot(token=token, rejections=slot.rejections)
+    refused = slot.token is None and slot.seldom  # by an API: nothing is learned from that
+    seldom = slot.seldom if refused or usable(slot, now) else now.elapsed >= slot.reach
+    return Slot(token=token, rejections=slot.rejections, reach=slot.reach, seldom=seldom)
 
 
 def failed(slot: Slot, error: BrokerError, now: Instant, *, spread: float, reread: bool = True) -> Slot:
@@ -254,7 +264,12 @@ def served(slot: Slot, now: Instant, min_ttl: float = 0.0) -> Slot:
     """Record that the token was handed to a peer."""
     if not usable(slot, now, min_ttl):
         raise IllegalTransition("an expired token is never served")
-    return slot if slot.used else replace(slot, used=True)
+    token = slot.token
+    late = token.remaining(now) <= token.lifetime / 2
+    if slot.used and slot.late >= late:
+        return slot
+    reach = now.elapsed + token.remaining(now) - renewal_point(token) + token.lifetime
+    return replace(slot, used=True, late=late, reach=reach)
 
 
 def rejected(slot: Slot, fingerprint: str, now: Instant, *, low: bool = False) -> Slot:
@@ -268,7 +283,7 @@ def rejected(slot: Slot, fingerprint: str, now: Instant, *, low: bool = False) -
     recent = tuple(t for t in slot.rejections if now.elapsed - t < REJECTION_WINDOW)
     if len(recent) >= (REJECTIONS_WHEN_LOW if low else REJECTION_BURST):
         return slot
-    return replace(slot, token=None, used=False, rejections=(*recent, now.elapsed))
+    return replace(slot, token=None, used=False, late=False, rejections=(*recent, now.elapsed))
 
 
 def forgiven(slot: Slot) -> Slot:
@@ -316,6 +331,11 @@ def _again(slot: Slot, error: BrokerError, now: Instant) -> bool:
     """
     passes = error.error_class is ErrorClass.RETRYABLE or isinstance(error, IssuerUntrusted)
     return not (passes and now.elapsed > slot.retry_at + AFRESH)
+
+
+def _expected(slot: Slot) -> bool:
+    """Tell whether somebody will ask again before the token ends, as far as the past tells."""
+    return slot.late if slot.seldom else slot.used
 
 
 def _backing_off(slot: Slot, now: Instant) -> bool:

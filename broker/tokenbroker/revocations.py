@@ -120,7 +120,8 @@ class Revocations:
             if why is not None:
                 problems[why] = None
             told = {"profile": task.key.profile, "client": task.key.client, "fingerprint": task.token.fingerprint}
-            self._audit.record("token revoked at issuer", {**told, "outcome": outcome, "why": why})
+            event = "token revoked at issuer" if outcome == "revoked" else "token not revoked"
+            self._audit.record(event, told if outcome == "revoked" else {**told, "why": why or "the issuer cannot"})
         return Report(**outcomes, valid_until=max(left, default=None), problems=tuple(problems))
 
 

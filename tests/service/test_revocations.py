@@ -41,7 +41,7 @@ async def test_what_a_person_revokes_is_taken_back_at_its_issuer() -> None:
         assert world.issuer.revoked == [search.token.value]
         assert await report(world.control.revoke_profile(None)) == Report(revoked=1)
         assert world.issuer.revoked == [search.token.value, billing.token.value]
-        assert [each["outcome"] for each in world.audit.named("token revoked at issuer")] == ["revoked", "revoked"]
+        assert [each["profile"] for each in world.audit.named("token revoked at issuer")] == ["search", "billing"]
 
 
 async def test_what_a_revoked_session_holds_is_taken_back() -> None:
@@ -83,6 +83,7 @@ async def test_an_issuer_that_cannot_revoke_is_reported_as_such() -> None:
         served = await world.ask()
         expires = served.token.validity.expires_at(world.clock.now())
         assert await report(world.control.revoke_profile(None)) == Report(unsupported=1, valid_until=expires)
+        assert [each["why"] for each in world.audit.named("token not revoked")] == ["the issuer cannot"]
 
 
 async def test_an_issuer_that_cannot_be_asked_is_reported_with_the_reason() -> None:

@@ -12,10 +12,11 @@ import pytest
 from tests.fakes_clock import settle
 from tests.service.world import SECRET, World, configuration
 from tokenbroker.config import ProfileConfig
-from tokenbroker.errors import CredentialRejected
+from tokenbroker.errors import CredentialRejected, IssuerMisconfigured, IssuerNeedsPerson
 from tokenbroker.model import Secret
 
 if TYPE_CHECKING:
+    from tokenbroker.errors import IssuerError
     from tokenbroker.model import IssuerAnswer
 
 
@@ -139,3 +140,18 @@ async def test_any_number_of_callers_cost_one_incident() -> None:
         assert len({one.token.fingerprint for one in served}) == 1
         assert len(world.issuer.calls) - before == 2
         assert SECRET not in repr(world.audit.events)
+
+
+@pytest.mark.parametrize("kind", [CredentialRejected, IssuerNeedsPerson, IssuerMisconfigured])
+async def test_a_person_who_unlocks_has_the_secret_read_again_that_no_issuer_took(kind: type[IssuerError]) -> None:
+    """Refused, expired, or not fit to be used: the hint says to put a new one into the vault, then `broker unlock`."""
+    async with World() as world:
+        world.issuer.accepts = None
+        world.issuer.script = [kind("no token for this")] * 2
+        with pytest.raises(kind):
+            await world.ask_and_wait()
+        world.vault.values = dict.fromkeys(world.vault.values, "the new secret")
+        world.issuer.script = []
+        await world.control.unlock()
+        await world.ask_and_wait()
+        assert world.issuer.calls[-1].credentials.client_secret == Secret("the new secret")

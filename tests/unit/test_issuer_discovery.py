@@ -234,16 +234,16 @@ MORE = {
     "jwks_uri": "https://keys.example.net/jwks",
     "revocation_endpoint": "https://login.example.com/revoke",
     "introspection_endpoint": "https://login.example.com/introspect",
-    "mtls_endpoint_aliases": {"token_endpoint": "https://mtls.example.com/token"},
+    "mtls_endpoint_aliases": {"token_endpoint": "https://mtls.login.example.com/token"},
 }
 
 
 async def test_the_other_endpoints_are_found_as_well() -> None:
-    """Keys may be published, and certificates be shown, on another host: neither takes a secret there."""
+    """Keys may be published anywhere; certificates are shown on the issuer's host, or one below it."""
     found = await discovery(Site({FIRST: GOOD | MORE})).endpoints()
     assert found == replace(
         HERE,
-        mtls_token="https://mtls.example.com/token",
+        mtls_token="https://mtls.login.example.com/token",
         revocation="https://login.example.com/revoke",
         introspection="https://login.example.com/introspect",
         jwks_uri="https://keys.example.net/jwks",
@@ -258,6 +258,19 @@ async def test_where_a_token_is_sent_is_on_the_issuers_own_host(member: str, add
     configured: dict[str, Any] = {member: "https://elsewhere.example/x"}
     found = await discovery(Site({FIRST: GOOD}), **configured).endpoints()
     assert {found.revocation, found.introspection} == {None, "https://elsewhere.example/x"}
+
+
+@pytest.mark.parametrize("member", ["token_endpoint", "revocation_endpoint", "introspection_endpoint"])
+@pytest.mark.parametrize(
+    "address", ["https://evil.example/x", "https://notlogin.example.com/x", "http://login.example.com/x", "x", 7]
+)
+async def test_an_alias_for_certificates_is_near_the_issuer(member: str, address: object) -> None:
+    """Tokens are sent there too, so that another host is as if there were none; another port is the same host."""
+    page = GOOD | {"mtls_endpoint_aliases": {member: address}}
+    assert await discovery(Site({FIRST: page})).endpoints() == HERE
+    page = GOOD | {"mtls_endpoint_aliases": {member: "https://login.example.com:8443/x"}}
+    found = await discovery(Site({FIRST: page})).endpoints()
+    assert "https://login.example.com:8443/x" in {found.mtls_token, found.mtls_revocation, found.mtls_introspection}
 
 
 async def test_beside_a_configured_token_endpoint_the_rest_is_looked_up_when_needed() -> None:

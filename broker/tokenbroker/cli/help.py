@@ -73,8 +73,10 @@ VERBS: Final = {
     "revoke": (
         "serve a session's or a profile's tokens no more",
         (
-            "Serve a session no more, or drop the present tokens of a profile or of all. A token that a program "
-            "already holds stays valid at the API until it expires."
+            "Serve a session no more, or drop the present tokens of a profile or of all, and have their issuers revoke "
+            "them (RFC 7009) where they can. Says what could not be revoked, and for how long APIs accept it still. An "
+            "API that does not ask the issuer accepts a token until it expires. The exit status is 1 when an issuer "
+            "could not be told."
         ),
     ),
     "otp": (

@@ -87,6 +87,8 @@ def _interview(preset: str | None, environ: Mapping[str, str]) -> Answers:
     found = Found()
     asked = questions(answers, found)
     for question in asked:
+        if len(answers) == 1 and answers["preset"] != "oidc":
+            print(f"\n{PRESETS[answers['preset']].about}.")
         try:
             answers[question.name] = _answer(question)
         except EOFError:

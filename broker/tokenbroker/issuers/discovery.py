@@ -115,12 +115,12 @@ def read(reply: Reply, url: str, attempt: Attempt, *, token_endpoint: str | None
     return Endpoints(
         token=endpoint,
         issuer=issuer,
-        mtls_token=_address(aliases.get("token_endpoint")),
+        mtls_token=_near(aliases.get("token_endpoint"), url),
         revocation=_own(document.get("revocation_endpoint"), url),
         introspection=_own(document.get("introspection_endpoint"), url),
         jwks_uri=_address(document.get("jwks_uri")),
-        mtls_revocation=_address(aliases.get("revocation_endpoint")),
-        mtls_introspection=_address(aliases.get("introspection_endpoint")),
+        mtls_revocation=_near(aliases.get("revocation_endpoint"), url),
+        mtls_introspection=_near(aliases.get("introspection_endpoint"), url),
     )
 
 
@@ -140,6 +140,19 @@ def _check_endpoint(endpoint: str, url: str, attempt: Attempt) -> None:
 def _address(value: object) -> str | None:
     """Return an address to which no secret is sent, if it is one at all."""
     return value if isinstance(value, str) and secure(value) is not None else None
+
+
+def _near(value: object, url: str) -> str | None:
+    """Return an alias for clients with a certificate, which has a host or a port of its own by design (RFC 8705 §5).
+
+    It must be the issuer's host, or one below it: tokens are sent there.
+    """
+    parts = secure(value) if isinstance(value, str) else None
+    issuer = urlsplit(url)
+    if parts is None or not isinstance(value, str) or parts.scheme not in {issuer.scheme, "https"}:
+        return None
+    host, home = parts.hostname or "", issuer.hostname or ""
+    return value if host == home or host.endswith(f".{home}") else None
 
 
 def _own(value: object, url: str) -> str | None:
