@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 TICK: Final = 15.0  # seconds at most between two looks at all tokens: after the machine slept nothing else wakes us
 SHORTEST_TICK: Final = 0.05
 SLICE: Final = 50  # tokens looked at, so also renewals begun, before others have their turn
-MAX_REMEMBERED: Final = 10_000  # places that have lapsed
+MAX_HABITS: Final = 10_000  # of places that are no more; after that all are learned anew
 FAILURE_SHOWN: Final = 600.0  # seconds for which a failure without a token stays in `broker status`
 _NOT_REFUSED: Final = Slot()
 
@@ -64,7 +64,7 @@ class TokenCache:
         self._refused: dict[str, Slot] = {}  # client → how its credential fares, told as a place without a token
         self._asked: set[str] = set()  # clients whose last answer was no refusal
         self._trying: dict[str, asyncio.Task[None]] = {}  # of the others: the one flight that tries
-        self._reach: dict[TokenKey, float] = {}  # `Slot.reach` of places that have lapsed
+        self._habits: dict[TokenKey, Slot] = {}  # what is left of places that are no more
         self._news = asyncio.Event()
         self._next_look = float("-inf")  # on the elapsed clock
 
@@ -72,7 +72,7 @@ class TokenCache:
         """Return the place for `key`, making it if needed."""
         entry = self._entries.get(key)
         if entry is None:
-            entry = self._entries[key] = Entry(key, Slot(reach=self._reach.pop(key, float("inf"))))
+            entry = self._entries[key] = Entry(key, self._habits.pop(key, Slot()))
         return entry
 
     def narrower(self, key: TokenKey) -> int:
@@ -124,9 +124,8 @@ class TokenCache:
     def drop(self, which: Callable[[TokenKey], bool], told: BrokerError) -> list[tuple[TokenKey, Token]]:
         """Forget the tokens whose key fits; whoever waits for one is told `told`. Returns what was forgotten."""
         entries = [entry for entry in self._entries.values() if which(entry.key)]
-        self._reach = {key: reach for key, reach in self._reach.items() if not which(key)}
         for entry in entries:
-            del self._entries[entry.key]
+            self._remove(entry, lifecycle.dropped(entry.slot))
             self._refused.pop(entry.key.client, None)
             self._asked.discard(entry.key.client)
             entry.dropped = told
@@ -202,15 +201,20 @@ class TokenCache:
         if lifecycle.renewal_due(entry.slot, now):
             self.renew(entry)
         elif _lapsed(entry.slot, now):
-            del self._entries[entry.key]
-            if len(self._reach) >= MAX_REMEMBERED:
-                self._reach.clear()
-            self._reach[entry.key] = entry.slot.reach
+            self._remove(entry, lifecycle.lapsed(entry.slot))
+
+    def _remove(self, entry: Entry, habit: Slot) -> None:
+        """Take a place away. Its `habit` is no secret, and stays: a lock at noon changes nobody's."""
+        del self._entries[entry.key]
+        if len(self._habits) >= MAX_HABITS:
+            self._habits.clear()
+        if habit != _NOT_REFUSED:
+            self._habits[entry.key] = habit
 
     def _expect(self, entry: Entry) -> None:
         """Look at all tokens sooner if this one, once it is used, may need that: a look at many takes long."""
         now = self._clock.now()
-        due = lifecycle.seconds_to_renewal(replace(entry.slot, used=True, late=True), now)
+        due = lifecycle.seconds_to_renewal(replace(entry.slot, used=True), now)
         if due is not None and not now.elapsed < self._next_look <= now.elapsed + due:
             self._news.set()
 

@@ -192,7 +192,7 @@ def renewal_due(slot: Slot, now: Instant) -> bool:
     """
     due = {TokenState.ENDING} if slot.seldom else {TokenState.STALE, TokenState.ENDING}
     return (
-        _expected(slot)
+        (slot.late if slot.seldom else slot.used)
         and not slot.fetching
         and not _backing_off(slot, now)
         and not wants_reread(slot)
@@ -205,7 +205,7 @@ def seconds_to_renewal(slot: Slot, now: Instant, *, late: bool = False) -> float
 
     `late`: little is left of a quota, and the advisory window is let pass.
     """
-    if slot.token is None or slot.fetching or not _expected(slot) or wants_reread(slot) or not usable(slot, now):
+    if slot.token is None or slot.fetching or not slot.used or wants_reread(slot) or not usable(slot, now):
         return None
     point = mandatory_window(slot.token.lifetime) if late or slot.seldom else renewal_point(slot.token)
     return max(0.0, slot.token.remaining(now) - point, slot.retry_at - now.elapsed)
@@ -236,9 +236,7 @@ def fetched(slot: Slot, token: Token, now: Instant) -> Slot:
     if token.remaining(now) < LAST_SECOND:
         dead = IssuerUnavailable("the issuer answered with a token that has already expired")
         return failed(slot, dead, now, spread=token.jitter)
-    refused = slot.token is None and slot.seldom  # by an API: nothing is learned from that
-    seldom = slot.seldom if refused or usable(slot, now) else now.elapsed >= slot.reach
-    return Slot(token=token, rejections=slot.rejections, reach=slot.reach, seldom=seldom)
+    return Slot(token=token, rejections=slot.rejections, reach=slot.reach, seldom=_seldom(slot, now))
 
 
 def failed(slot: Slot, error: BrokerError, now: Instant, *, spread: float, reread: bool = True) -> Slot:
@@ -284,6 +282,16 @@ def rejected(slot: Slot, fingerprint: str, now: Instant, *, low: bool = False) -
     if len(recent) >= (REJECTIONS_WHEN_LOW if low else REJECTION_BURST):
         return slot
     return replace(slot, token=None, used=False, late=False, rejections=(*recent, now.elapsed))
+
+
+def lapsed(slot: Slot) -> Slot:
+    """Forget a token that has ended, and everything but how often it is asked for."""
+    return Slot(reach=slot.reach)
+
+
+def dropped(slot: Slot) -> Slot:
+    """Forget a token that may not be served any more, and everything but how often it is asked for."""
+    return Slot(reach=slot.reach, seldom=slot.seldom)
 
 
 def forgiven(slot: Slot) -> Slot:
@@ -333,9 +341,11 @@ def _again(slot: Slot, error: BrokerError, now: Instant) -> bool:
     return not (passes and now.elapsed > slot.retry_at + AFRESH)
 
 
-def _expected(slot: Slot) -> bool:
-    """Tell whether somebody will ask again before the token ends, as far as the past tells."""
-    return slot.late if slot.seldom else slot.used
+def _seldom(slot: Slot, now: Instant) -> bool:
+    """Judge anew how often a token is asked for, when there was none; one that was dropped teaches nothing."""
+    if usable(slot, now) or (slot.token is None and slot.seldom):
+        return slot.seldom
+    return now.elapsed >= slot.reach
 
 
 def _backing_off(slot: Slot, now: Instant) -> bool:

@@ -11,7 +11,7 @@ from tests.cli.test_doctor import doctor, pairs
 from tests.e2e.rig import OWNER
 from tests.e2e.standard import CRON_SECRET, SECRET
 from tokenbroker.cli.checks import Finding, State, fault, note, ok
-from tokenbroker.cli.checks.trials import check_trials
+from tokenbroker.cli.checks.trials import check_trials, untold
 from tokenbroker.trials import MOST
 
 if TYPE_CHECKING:
@@ -93,6 +93,21 @@ def test_that_nothing_was_tried_or_not_everything_is_said() -> None:
     """A configuration without profiles, and one with more clients than are tried."""
     assert [found.state for found in check_trials([], NOW)] == [State.NOTE]
     assert f"at most {MOST} clients" in [*check_trials([one()] * MOST, NOW)][-1].message
+
+
+def test_only_what_a_trial_tells_is_not_told_again() -> None:
+    """A token that is still good and cannot be renewed was tried with success: its trouble must not get lost."""
+    said, renewal = {"message": "it said no"}, {"message": "renewal failed"}
+    for error, trial, left in [
+        (said, one("issuer_configuration"), None),
+        (renewal, one("issuer_configuration"), renewal),
+        (renewal, one(), renewal),
+        (said, one("locked"), said),
+        (None, one(), None),
+    ]:
+        assert [each["last_error"] for each in untold([token(last_error=error)], [trial])] == [left]
+    other = token(profile="write", last_error=said)
+    assert untold([other], [one("issuer_configuration")]) == [other]
 
 
 def test_a_locked_daemon_tries_nothing(rig: Rig, daemon: Daemon) -> None:

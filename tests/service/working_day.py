@@ -38,7 +38,7 @@ LUNCH: Final = (12.5 * HOUR, 13.25 * HOUR)
 OUTAGE: Final = (15.4 * HOUR, 15.4 * HOUR + 10 * MINUTE)
 """When no issuer can be reached."""
 REJECTED: Final = 0.002  # the share of tokens that an API refuses
-QUOTAS: Final = {"per_hour": (10, HOUR), "per_day": (100, 24 * HOUR)}
+PER_HOUR: Final = 10  # tokens per client of the metered issuer, and ten times as many a day, as Auth0 has it
 MIDDLE: Final = 0.5  # of the jitter, so that the windows are known
 
 LIFETIMES: Final = {"short": 300.0, "hourly": 3599.0, "daily": 86400.0, "metered": 3600.0}  # by issuer
@@ -137,6 +137,8 @@ class DayIssuer:
 
     name: str
     now: Callable[[], float]
+    quotas: Mapping[str, tuple[int, float]]
+    """Bucket → tokens of one client, and the seconds after which they are there again."""
     minted: list[float] = field(default_factory=list)
     in_vain: int = 0
     """Requests that it could not be reached by."""
@@ -161,7 +163,7 @@ class DayIssuer:
 
     def _quotas(self, client: str, now: float) -> tuple[Quota, ...]:
         told = []
-        for bucket, (limit, length) in QUOTAS.items() if self.name == "metered" else ():
+        for bucket, (limit, length) in self.quotas.items():
             place = client, bucket, int(now / length)
             self.spent[place] += 1
             told.append(Quota("client", bucket, limit, limit - self.spent[place], length - now % length))
@@ -170,8 +172,8 @@ class DayIssuer:
     def left(self, client: str) -> bool:
         """Tell whether the client could have one more token now."""
         now = self.now()
-        return self.name != "metered" or all(
-            self.spent[client, bucket, int(now / length)] < limit for bucket, (limit, length) in QUOTAS.items()
+        return all(
+            self.spent[client, bucket, int(now / length)] < limit for bucket, (limit, length) in self.quotas.items()
         )
 
     async def revoke(self, *_: object) -> Revocation:
@@ -245,14 +247,15 @@ def windows(lifetime: float) -> float:
 class _Life:
     """The day as it goes."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, per_hour: int) -> None:
         self.day = Day()
         self.dice = random.Random(seed)  # noqa: S311  # which tokens an API refuses
         config = configuration()
         self.world = World(config, spread=MIDDLE)
         self.world.vault.values = {str(ref): SECRET for ref in config.refs()}
         self.start = self.world.clock.now().elapsed
-        self.issuers = {name: DayIssuer(name, self.now) for name in LIFETIMES}
+        metered = {"per_hour": (per_hour, HOUR), "per_day": (10 * per_hour, 24 * HOUR)}
+        self.issuers = {name: DayIssuer(name, self.now, metered if name == "metered" else {}) for name in LIFETIMES}
         self.world.cache.exchange.minting.issuers = dict(self.issuers)
         self.asking: set[asyncio.Task[None]] = set()
 
@@ -333,6 +336,6 @@ class _Life:
         return day
 
 
-async def spend(seed: int = 1) -> Day:
+async def spend(seed: int, *, per_hour: int = PER_HOUR) -> Day:
     """Spend the day, the same one for each `seed`."""
-    return await _Life(seed).run(asks(seed))
+    return await _Life(seed, per_hour).run(asks(seed))

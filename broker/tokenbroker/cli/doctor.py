@@ -18,7 +18,7 @@ from tokenbroker.cli.checks.daemon import check_status
 from tokenbroker.cli.checks.issuers import check_issuers
 from tokenbroker.cli.checks.places import check_environment, check_socket, check_units
 from tokenbroker.cli.checks.reading import read_references
-from tokenbroker.cli.checks.trials import check_trials, was_tried
+from tokenbroker.cli.checks.trials import check_trials, untold
 from tokenbroker.cli.checks.vault import check_vault
 from tokenbroker_client import transport
 from tokenbroker_client.errors import ClientError
@@ -74,33 +74,26 @@ def _daemon(arguments: argparse.Namespace, here: Surroundings, file: str, config
     try:
         status = ask(arguments, here, "GET", "/v1/status")
         may_try = status["config"] == file and not arguments.no_tokens
-        tried, told = _tried(arguments, here) if may_try else ([], frozenset())
+        tried, findings = _tried(arguments, here) if may_try else ([], [])
         status = ask(arguments, here, "GET", "/v1/status")  # which has what came of it
-        status["tokens"] = [{**one, "last_error": None} if _place(one) in told else one for one in status["tokens"]]
+        status["tokens"] = untold(status["tokens"], tried)
         found = check_status(status, version=__version__, file=file, config=config, here=here, now=time.time())
     except ClientError as error:
         return [fault_of("daemon", error)]
     except (KeyError, TypeError, AttributeError):
         return [fault("daemon", "the daemon's answer is not one that this version knows", "broker --version")]
-    return [*found, *tried, _public(arguments, here)]
+    return [*found, *findings, _public(arguments, here)]
 
 
-def _tried(arguments: argparse.Namespace, here: Surroundings) -> tuple[list[Finding], frozenset[tuple[str, str]]]:
-    """Have the daemon ask each client's issuer for a token; also return the places of which that tells everything."""
+def _tried(arguments: argparse.Namespace, here: Surroundings) -> tuple[list[dict[str, Any]], list[Finding]]:
+    """Have the daemon ask each client's issuer for a token; return its answer and what to say of it."""
     try:
         tried = ask(arguments, here, "POST", "/v1/try")["tried"]
-        return list(check_trials(tried, time.time())), frozenset(
-            _place(one["token"]) for one in tried if was_tried(one)
-        )
+        return tried, list(check_trials(tried, time.time()))
     except ClientError as error:
-        return [fault_of("client", error)], frozenset()
+        return [], [fault_of("client", error)]
     except (KeyError, TypeError, AttributeError):
-        problem = fault("client", "the daemon's answer is not one that this version knows", "broker --version")
-        return [problem], frozenset()
-
-
-def _place(token: dict[str, Any]) -> tuple[str, str]:
-    return token["client"], token["profile"]
+        return [], [fault("client", "the daemon's answer is not one that this version knows", "broker --version")]
 
 
 def _public(arguments: argparse.Namespace, here: Surroundings) -> Finding:

@@ -35,7 +35,7 @@ def check_trials(tried: list[dict[str, Any]], now: float) -> Iterator[Finding]:
         who = f"client `{one['client']}`, profile `{token['profile']}`"
         if problem is None:
             yield ok("client", f"{who}: {_token(token, now)}")
-        elif not was_tried(one):
+        elif not _was_tried(one):
             yield note("client", f"{who}: not tried: {problem['message']}", onward(problem["hint"], "broker unlock"))
         else:
             again = f"; tried again in {span(token['retry_in'])}" if token["retry_in"] else ""
@@ -48,8 +48,18 @@ def check_trials(tried: list[dict[str, Any]], now: float) -> Iterator[Finding]:
         yield note("client", f"at most {MOST} clients are tried at a time, in the order of their profiles")
 
 
-def was_tried(one: dict[str, Any]) -> bool:
-    """Tell whether a client was tried, or its secrets cannot be had now."""
+def untold(tokens: list[dict[str, Any]], tried: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the tokens of `GET /v1/status` without the errors that the trials tell already."""
+    told = {_error(one["token"], one["problem"]) for one in tried if _was_tried(one)}
+    return [{**one, "last_error": None} if _error(one, one["last_error"]) in told else one for one in tokens]
+
+
+def _error(token: dict[str, Any], error: dict[str, Any] | None) -> tuple[str, str, str | None]:
+    return token["client"], token["profile"], None if error is None else error["message"]
+
+
+def _was_tried(one: dict[str, Any]) -> bool:
+    """Tell whether a client was tried, or was not because its secrets cannot be had now."""
     return one["problem"] is None or one["problem"]["code"] not in _NOT_TRIED
 
 
