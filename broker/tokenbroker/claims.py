@@ -48,15 +48,17 @@ class Asked:
     """What must not be shown if the issuer repeats it."""
 
 
-def granted_scopes(answer: IssuerAnswer, key: TokenKey) -> tuple[str, ...]:
-    """Return what was granted: what the token holds and the answer grants; what was asked if neither says.
+def granted_scopes(answer: IssuerAnswer, key: TokenKey, absent: Literal["as_asked", "none"]) -> tuple[str, ...]:
+    """Return what was granted: what the token holds and the answer grants.
 
-    RFC 6749 §5.1 defines an absent `scope` as "as requested", which some issuers also send when they granted nothing.
+    RFC 6749 §5.1 defines an absent `scope` as "as requested", which some issuers also send when they granted nothing;
+    `absent` says what it means when the token, whose claims are known, is silent too.
     `permissions` and `roles` alone say nothing against an answer: they need not be all there is.
     """
     within = _scopes_in(answer.claims or {}, SCOPE_CLAIMS)
     if answer.scope is None:
-        return key.scopes if within is None else within
+        silent = () if absent == "none" and answer.claims is not None else key.scopes
+        return silent if within is None else within
     if within is None or _scopes_in(answer.claims or {}, SCOPE_CLAIMS[:2]) is None:
         return answer.scope
     # Entra's `scp` has short names for what was granted by whole ones.
@@ -92,7 +94,7 @@ def check(
     Raises `TokenMismatch` naming what was asked and what came.
     """
     _Check(answer, answer.claims or {}, key, client, issuer, asked).all()
-    granted = granted_scopes(answer, key)
+    granted = granted_scopes(answer, key, issuer.absent_scope)
     missing = [scope for scope in key.scopes if scope not in granted and not scope.endswith(WHATEVER_IS_GRANTED)]
     if missing and (issuer.granted_scopes == "exact" or (issuer.granted_scopes == "subset" and not granted)):
         hidden = (answer.access_token, *asked.hidden)

@@ -206,3 +206,20 @@ def test_a_claim_that_repeats_a_secret_or_the_token_shows_neither() -> None:
 @pytest.mark.parametrize("checked", [Checked.CLAIMS, Checked.INTROSPECTION])
 def test_binding_is_seen_wherever_the_claims_are_from(checked: Checked, confirmation: object, kind: str | None) -> None:
     assert claims.bound_to(jwt({"cnf": confirmation}, checked=checked)) == kind
+
+
+@pytest.mark.parametrize(
+    ("found", "absent", "granted"),
+    [
+        pytest.param({"sub": "me"}, "none", (), id="a JWT of an issuer that always names scopes has none"),
+        pytest.param({"sub": "me"}, "as_asked", ("a", "b"), id="a JWT without them has what was asked (RFC 6749 §5.1)"),
+        pytest.param({"sub": "me", "scope": "a b"}, "none", ("a", "b"), id="a JWT that names them has them"),
+        pytest.param(None, "none", ("a", "b"), id="an opaque token says nothing"),
+    ],
+)
+def test_what_silence_about_scopes_means(found: dict[str, Any] | None, absent: Any, granted: tuple[str, ...]) -> None:
+    """Auth0 names what it granted in answer and token, and says nothing when that is nothing."""
+    assert claims.granted_scopes(answer(found, None), KEY, absent) == granted
+    if not granted:
+        with pytest.raises(TokenMismatch, match="did not grant scope a b to client `mine`; it granted none"):
+            claims.check(answer(found, None), KEY, CLIENT, issuer(absent_scope=absent))

@@ -106,6 +106,8 @@ class IssuerConfig:
     """`jwt-bearer`: whether the scopes stand in the assertion (Google) instead of beside it."""
     granted_scopes: Literal["exact", "subset", "ignore"] = "exact"
     """What to do when fewer scopes were granted than asked: `exact` refuses, `subset` serves what there is."""
+    absent_scope: Literal["as_asked", "none"] = "as_asked"
+    """What was granted when neither the answer nor the JWT in it says: RFC 6749 §5.1's reading, or nothing."""
     token_issuer: str | None = None
     """The `iss` that tokens must have: the value itself, or `any`; `None`: the issuer identifier."""
     signature: Literal["auto", "require", "ignore"] = "auto"

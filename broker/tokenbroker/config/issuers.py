@@ -157,6 +157,7 @@ _KEYS: Final[Mapping[str, Parser]] = {
     "ca_file": absolute_path,
     "proxy": proxy_url,
     "granted_scopes": choice("exact", "subset", "ignore"),
+    "absent_scope": choice("as_asked", "none"),
     "assertion_audience": text,
     "assertion_alg": choice(*get_args(AssertionAlg)),
     "assertion_header": choice("kid", "x5t", "x5t#S256"),

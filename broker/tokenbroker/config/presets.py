@@ -25,6 +25,7 @@ _SETTINGS: Final = (
     "assertion_subject",
     "assertion_scope",
     "granted_scopes",
+    "absent_scope",
     "token_issuer",
 )
 """The fields of a preset that the configuration of an issuer may override, by the same name."""
@@ -80,6 +81,8 @@ class Preset:
     """Whether the jwt-bearer grant has its scopes within the assertion."""
     granted_scopes: Literal["exact", "subset", "ignore"] = "exact"
     """`ignore` where what is granted is never called as what was asked."""
+    absent_scope: Literal["as_asked", "none"] = "as_asked"
+    """`none` where what is granted always stands in the token."""
     token_issuer: str | None = None
     """`any` where the `iss` of tokens is not the issuer's identifier."""
     claims: Mapping[str, str] = field(default_factory=dict)
@@ -102,6 +105,7 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
             url_example="https://TENANT.REGION.auth0.com/",
             audience_required=True,
             claims=MappingProxyType({"org_id": "org_id"}),
+            absent_scope="none",
             typ_jwt=True,
         ),
         "okta": Preset(
@@ -110,6 +114,7 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
             url_example="https://ORG.okta.com/oauth2/default",
             auth="client_secret_basic",
             scope_required=True,
+            absent_scope="none",
             typ_jwt=True,
         ),
         "entra": Preset(
@@ -131,6 +136,7 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
             methods=("client_secret_basic", "client_secret_post", "private_key_jwt", "tls_client_auth"),
             url_example="https://HOST/realms/REALM",
             auth="client_secret_basic",
+            absent_scope="none",
             typ_jwt=True,
         ),
         "cognito": Preset(
@@ -140,6 +146,7 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
             endpoint_example="https://DOMAIN.auth.REGION.amazoncognito.com/oauth2/token",
             auth="client_secret_basic",
             scope_example="RESOURCE-SERVER/SCOPE",
+            absent_scope="none",
             typ_jwt=True,
         ),
         "pingone": Preset(
