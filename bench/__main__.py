@@ -14,7 +14,8 @@ import time
 from bench.report import Row, table
 
 PARTS = (
-    "command", "sockets", "scale", "burst", "lives", "start", "prompts", "reading", "refusal", "stalls", "networks",
+    "command", "sockets", "scale", "burst", "lives", "day", "start", "prompts", "reading", "refusal", "stalls",
+    "networks", "answers", "signing",
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from bench.report import Row
 from tests.fakes_vault import FakeVault
 from tests.service.world import SECRET, Recorder, configuration
 from tests.standins.networks import TROUBLES, Names, Site
-from tokenbroker import lifecycle
+from tokenbroker import backoff
 from tokenbroker.broker import WAIT_BUDGET
 from tokenbroker.config import Config, IssuerConfig
 from tokenbroker.errors import BrokerError
@@ -51,7 +51,7 @@ async def told(reached: Reached) -> tuple[float, BrokerError]:
     key = key_for(config.profiles["search"], config.clients["mine"], None)
     started = time.perf_counter()
     try:
-        await exchange.fetch(key, attempts=lifecycle.FLIGHT_ATTEMPTS, may_reread=True)
+        await exchange.fetch(key, attempts=backoff.FLIGHT_ATTEMPTS, may_reread=True)
     except BrokerError as error:
         return time.perf_counter() - started, error
     finally:

@@ -46,7 +46,8 @@ class Ticks:
 
     def __init__(self) -> None:
         """Start it."""
-        self.worst = self.waited = 0.0
+        self.gaps: list[tuple[float, float]] = []
+        """Seconds by which each tick came late, and those of them in which the thread got no processor."""
         self._waits: int | None = None
         with contextlib.suppress(OSError):
             self._waits = os.open(f"/proc/self/task/{threading.get_native_id()}/schedstat", os.O_RDONLY)
@@ -54,17 +55,23 @@ class Ticks:
 
     def take(self) -> tuple[float, float]:
         """Return the longest pause so far in milliseconds, and what of it was waiting; begin anew."""
-        taken = self.worst * 1000, self.waited * 1000
-        self.worst = self.waited = 0.0
-        return taken
+        worst, waited = max(self.gaps)
+        self.gaps.clear()
+        return worst * 1000, waited * 1000
+
+    def stop(self) -> None:
+        """End it."""
+        self._task.cancel()
+        if self._waits is not None:
+            os.close(self._waits)
+            self._waits = None
 
     async def _run(self) -> None:
         before, waited = time.perf_counter(), self._queued()
         while True:
             await asyncio.sleep(TICK)
             now, queued = time.perf_counter(), self._queued()
-            if now - before - TICK > self.worst:
-                self.worst, self.waited = now - before - TICK, queued - waited
+            self.gaps.append((max(0.0, now - before - TICK), queued - waited))
             before, waited = now, queued
 
     def _queued(self) -> float:

@@ -67,6 +67,7 @@ class Allowance:
         """Raise, with `retry_after`, if nothing is left of one of the holder's quotas before it resets."""
         spent = [one for one in self._of(holder, now) if one.quota.remaining == 0]
         spent = [one for one in spent if _place(one.holder, one.quota) not in self._tried]
+        spent = [one for one in spent if now.elapsed - one.as_of.elapsed < LONGEST_WAIT]
         if spent:
             last = max(spent, key=lambda one: one.resets_in(now))
             raise used_up(f"issuer `{holder.issuer}`", last.quota, last.resets_in(now))
@@ -96,8 +97,8 @@ def used_up(subject: str, quota: Quota, wait: float) -> IssuerError:
     return kind(
         f"{subject} has no tokens left for this {quota.holder}: all {quota.limit} of {quota.bucket} are used up, "
         f"more in {_duration(wait)}",
-        hint="raise the quota at the issuer and run `broker unlock`, or ask for fewer different scopes, so that tokens "
-        "are shared",
+        hint="raise the quota at the issuer and run `broker unlock`, or ask for fewer choices of scopes: each is one "
+        "more token",
         retry_after=min(wait, LONGEST_WAIT),
     )
 

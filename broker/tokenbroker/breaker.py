@@ -13,8 +13,8 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from tokenbroker import lifecycle
-from tokenbroker.errors import IssuerError, IssuerThrottled, IssuerUnavailable, IssuerUntrusted
+from tokenbroker import backoff, lifecycle
+from tokenbroker.errors import IssuerError, IssuerThrottled, IssuerUnavailable, IssuerUntrusted, TokenUseless
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
@@ -34,7 +34,8 @@ class _Circuit:
     failures: int = 0
     error: IssuerError | None = None
     retry_at: float = float("-inf")
-    trying: bool = False
+    trial: object | None = None
+    """The one request that is let through when the wait is over."""
     opened: int = 0
     """How often requests were held back. One from before that says nothing new when it fails too."""
 
@@ -79,7 +80,8 @@ class Breaker:
 
     @contextlib.contextmanager
     def _through(self, circuit: _Circuit, failed: Callable[[IssuerError], bool | None]) -> Iterator[None]:
-        trial = circuit.trying = circuit.failures >= circuit.tries
+        mine = object() if circuit.failures >= circuit.tries else None
+        circuit.trial = mine or circuit.trial
         opened = circuit.opened
         try:
             yield
@@ -92,13 +94,14 @@ class Breaker:
         else:
             circuit.answered()
         finally:
-            circuit.trying = circuit.trying and not trial
+            if circuit.trial is mine:
+                circuit.trial = None
 
     def _check(self, circuit: _Circuit) -> None:
         wait = circuit.retry_at - self._clock().elapsed
-        if circuit.failures >= circuit.tries and wait < -lifecycle.AFRESH and not circuit.trying:
+        if circuit.failures >= circuit.tries and wait < -lifecycle.AFRESH and circuit.trial is None:
             circuit.failures = 0  # nobody tried though they might have: what was is long ago, as in `lifecycle.failed`
-        if circuit.error is None or circuit.failures < circuit.tries or (wait <= 0 and not circuit.trying):
+        if circuit.error is None or circuit.failures < circuit.tries or (wait <= 0 and circuit.trial is None):
             return
         error = circuit.error.anew()
         error.retry_after = max(wait, MEANWHILE)
@@ -111,11 +114,12 @@ class Breaker:
         if circuit.failures >= circuit.tries:
             circuit.opened += 1
             count = circuit.failures - circuit.tries + 1
-            circuit.retry_at = now + lifecycle.back_off(error, count, spread=self._random())
+            circuit.retry_at = now + backoff.back_off(error, count, spread=self._random())
 
 
 def _unreachable(error: IssuerError) -> bool:
-    return isinstance(error, IssuerUnavailable | IssuerUntrusted) and not isinstance(error, IssuerThrottled)
+    answered = IssuerThrottled | TokenUseless
+    return isinstance(error, IssuerUnavailable | IssuerUntrusted) and not isinstance(error, answered)
 
 
 def _throttled(error: IssuerError) -> bool | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
-from tokenbroker import delegation, lifecycle, policy
+from tokenbroker import backoff, delegation, lifecycle, policy
 from tokenbroker.errors import BrokerError, Busy, Denied, MinTtlUnmet, PeerGone, Stopping, VaultError
 from tokenbroker.lifecycle import Action
 from tokenbroker.model import AgentType, Asker, claimed
@@ -65,6 +65,8 @@ class _Caller:
     min_ttl: float
     may_prompt: bool
     reason: str | None
+    approved: bool = False
+    """A person said yes to this request."""
 
     def asker(self) -> Asker:
         """Say on whose behalf the vault may have to be read."""
@@ -171,10 +173,19 @@ class Broker:
 
     def configure(self, config: Config, exchange: Exchange) -> None:
         """Take over a new configuration; tokens whose profile, client or issuer changed are dropped."""
-        old, self.config, self.cache.exchange = self.config, config, exchange
+        old, self.config = self.config, config
+        exchange.minting.inherit(self.cache.exchange.minting)
+        self.cache.exchange = exchange
         self._rulings.clear()
-        self.drop(lambda key: _definition(old, key) != _definition(config, key), _reconfigured())
-        self.cache.forgive()
+
+        def changed(key: TokenKey) -> bool:
+            return delegation.definition(old, key) != delegation.definition(config, key)
+
+        def another(client: str) -> bool:
+            return delegation.credential(old, client) != delegation.credential(config, client)
+
+        self.drop(changed, _reconfigured())
+        self.cache.discard(changed, another)
 
     async def stop(self) -> None:
         """Refuse new requests, give up flights, forget everything."""
@@ -239,7 +250,8 @@ class Broker:
             )
             self._deny(caller.entry.key.profile, caller.peer, denial)
             raise denial
-        self._check(caller, approved=True)
+        caller = replace(caller, approved=True)
+        self._check(caller)
         return self._at_once(caller, self._clock.now()) or await self._obtain(caller)
 
     def _at_once(self, caller: _Caller, now: Instant) -> Served | None:
@@ -281,7 +293,7 @@ class Broker:
         if entry.flight is None:
             self.cache.start(
                 entry,
-                attempts=1 if has_fallback else lifecycle.FLIGHT_ATTEMPTS,
+                attempts=1 if has_fallback else backoff.FLIGHT_ATTEMPTS,
                 may_prompt=caller.may_prompt and not has_fallback,
             )
         await self.cache.wait(entry, STALE_BUDGET if has_fallback else WAIT_BUDGET)
@@ -295,7 +307,7 @@ class Broker:
             return self._serve(caller, now, "fetch" if slot.failure is None and not slot.fetching else "stale")
         raise self._nothing(caller, now)
 
-    def _check(self, caller: _Caller, *, approved: bool = False) -> None:
+    def _check(self, caller: _Caller) -> None:
         """Raise if what was decided before a wait stands no more: locked, revoked, or another configuration."""
         if caller.entry.dropped is not None:
             raise caller.entry.dropped.anew()
@@ -308,7 +320,7 @@ class Broker:
             raise _reconfigured()
         decision, _ = self._decide(profile, caller.peer, lowered=caller.lowered)
         allow = decision.allow if isinstance(decision, policy.Ask) else decision
-        unasked = isinstance(decision, policy.Ask) and not approved
+        unasked = isinstance(decision, policy.Ask) and not caller.approved
         if unasked or (allow.client, allow.agent_type) != (caller.allow.client, caller.allow.agent_type):
             raise _reconfigured()
         if policy.key_for(profile, allow.client, key.scopes) != key:
@@ -321,7 +333,7 @@ class Broker:
         assert token is not None  # noqa: S101  # `served` refuses anything else
         if not self._inspector.still_there(caller.peer):
             raise PeerGone.of(caller.peer)
-        self.sessions.served(caller.session, entry.key, token)
+        self.sessions.served(caller.session, entry.key, token, approved=caller.approved)
         self._audit.record(
             "token served",
             {
@@ -369,14 +381,3 @@ def _reconfigured() -> Busy:
 
 def _shutting_down() -> Stopping:
     return Stopping("the broker is shutting down", hint="run the command again", retry_after=1.0)
-
-
-def _definition(config: Config, key: TokenKey) -> object:
-    """Return all of the configuration that a cached token depends on."""
-    client = config.clients.get(key.client)
-    beneath = delegation.lineage(config, client) if client else ()
-    return [
-        (config.profiles.get(each.profile), client, config.issuers.get(client.issuer) if client else None)
-        for each in (key, *beneath)
-        for client in (config.clients.get(each.client),)
-    ]

@@ -62,6 +62,7 @@ class TokenCache:
         self._entries: dict[TokenKey, Entry] = {}
         # Scopes make many places of one client, and it is the client that an issuer locks after refusals.
         self._refused: dict[str, Slot] = {}  # client → how its credential fares, told as a place without a token
+        self._marks: dict[str, int | None] = {}  # clients → what tells the secrets that were used last from others
         self._asked: set[str] = set()  # clients whose last answer was no refusal
         self._trying: dict[str, asyncio.Task[None]] = {}  # of the others: the one flight that tries
         self._habits: dict[TokenKey, Slot] = {}  # what is left of places that are no more
@@ -85,7 +86,12 @@ class TokenCache:
         return key in self._entries
 
     def keep(self, entry: Entry) -> Entry:
-        """Return the place that now stands for the entry's key: itself, also if it lapsed while its caller waited."""
+        """Return the place that now stands for the entry's key: itself, also if it lapsed while its caller waited.
+
+        One that was dropped stays so.
+        """
+        if entry.dropped is not None:
+            return entry
         return self._entries.setdefault(entry.key, entry)
 
     def __iter__(self) -> Iterator[Entry]:
@@ -102,6 +108,14 @@ class TokenCache:
         entry.flight = asyncio.create_task(
             self._fly(entry, attempts=attempts, may_prompt=may_prompt), name=f"fetch {entry.key.profile}"
         )
+        entry.flight.add_done_callback(partial(self._landed, entry))
+
+    def _landed(self, entry: Entry, flight: asyncio.Task[None]) -> None:
+        """Settle the place of a flight that was cancelled before its first step, and so never knew of it."""
+        if entry.flight is flight:
+            entry.flight = None
+            if entry.slot.fetching:
+                entry.slot = lifecycle.cancelled(entry.slot)
 
     def renew(self, entry: Entry) -> None:
         """Renew in the background, if that needs nobody, and is not better left for later."""
@@ -124,14 +138,21 @@ class TokenCache:
     def drop(self, which: Callable[[TokenKey], bool], told: BrokerError) -> list[tuple[TokenKey, Token]]:
         """Forget the tokens whose key fits; whoever waits for one is told `told`. Returns what was forgotten."""
         entries = [entry for entry in self._entries.values() if which(entry.key)]
+        now = self._clock.now()
         for entry in entries:
-            self._remove(entry, lifecycle.dropped(entry.slot))
-            self._refused.pop(entry.key.client, None)
+            self._remove(entry, lifecycle.dropped(entry.slot, now))
             self._asked.discard(entry.key.client)
             entry.dropped = told
             if entry.flight is not None:
                 entry.flight.cancel()
         return [(entry.key, entry.slot.token) for entry in entries if entry.slot.token is not None]
+
+    def discard(self, which: Callable[[TokenKey], bool], clients: Callable[[str], bool]) -> None:
+        """Forget how the places and the clients that fit fared: they are others now."""
+        for key in [key for key in self._habits if which(key)]:
+            del self._habits[key]
+        for name in [name for name in self._refused if clients(name)]:
+            del self._refused[name]
 
     def give_up(self, which: Callable[[TokenKey], bool], told: BrokerError) -> None:
         """End the flights whose key fits and keep the tokens at hand; whoever has none to fall back on is told."""
@@ -145,15 +166,25 @@ class TokenCache:
         """Count the flights whose key fits."""
         return sum(entry.flight is not None and which(entry.key) for entry in self._entries.values())
 
-    def forgive(self, which: Callable[[TokenKey], bool] | None = None) -> None:
-        """Clear the back-offs of what fits, after a person did something that may have mended the cause."""
+    def forgive(self, clients: Callable[[str], bool]) -> None:
+        """End the back-offs of the clients that fit: a person did something that may have mended the cause.
+
+        What costs something each time is tried at once only with other secrets than those that were used last.
+        """
+        now = self._clock.now()
+        keys = (*self._entries, *self._habits)
+        known = {name for name in (*self._refused, *(key.client for key in keys)) if clients(name)}
+        mended = {name for name in known if self.exchange.mark(name) != self._marks.get(name)}
         for entry in self._entries.values():
-            if which is None or which(entry.key):
-                self._refused.pop(entry.key.client, None)
-                entry.slot = lifecycle.forgiven(entry.slot)
-        self.exchange.minting.forgive({key.client for key in self._entries if which is None or which(key)})
-        if which is None:
-            self._refused.clear()  # also of clients whose places have lapsed
+            if entry.key.client in known:
+                entry.slot = lifecycle.forgiven(entry.slot, now, mended=entry.key.client in mended)
+        for key in [key for key in self._habits if key.client in known]:
+            self._habits[key] = lifecycle.forgiven(self._habits[key], now, mended=key.client in mended)
+        for name in known & self._refused.keys():
+            self._refused[name] = lifecycle.forgiven(self._refused[name], now, mended=name in mended)
+            if self._refused[name].failure is None:
+                del self._refused[name]
+        self.exchange.minting.forgive(known)
 
     def troubled_clients(self) -> set[str]:
         """Return the names of the clients that an issuer gave no token, for a reason that a person may have mended."""
@@ -208,7 +239,7 @@ class TokenCache:
         del self._entries[entry.key]
         if len(self._habits) >= MAX_HABITS:
             self._habits.clear()
-        if habit != _NOT_REFUSED:
+        if habit != Slot():
             self._habits[entry.key] = habit
 
     def _expect(self, entry: Entry) -> None:
@@ -299,12 +330,14 @@ class TokenCache:
         try:
             token = await ask()
         except CredentialRejected as error:
+            self._marks[client] = self.exchange.mark(client)
             self._asked.discard(client)
             slot = lifecycle.started(self._refused.get(client, _NOT_REFUSED))
             now, spread = self._clock.now(), self._random()
             self._refused[client] = lifecycle.failed(slot, error.anew(), now, spread=spread, reread=may_reread)
             raise
         except IssuerError:
+            self._marks[client] = self.exchange.mark(client)
             self._asked.add(client)
             raise
         else:

@@ -31,6 +31,9 @@ ANY: Final = "any"
 SHORTEST_HIDDEN: Final = 4  # characters; anything shorter is no secret, and part of many words
 SHOWN: Final = 100  # characters of a value that reach a person
 WHATEVER_IS_GRANTED: Final = "/.default"  # Entra: the end of a scope that stands for all the roles of an application
+IMPLIED: Final = frozenset({"metadata:read"})  # which GitHub adds to every permission
+UNCOMPARED: Final = "could not be compared"
+"""Words that each remark has which tells of a claim that was to be compared."""
 _COMPARED_GRANTS: Final = frozenset({"client_credentials", "token-exchange"})
 _JWT_LIKE = re.compile(r"eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)*")
 
@@ -108,9 +111,20 @@ def check(
     return granted
 
 
+def remarks(
+    answer: IssuerAnswer, key: TokenKey, client: ClientConfig, issuer: IssuerConfig, asked: Asked = Asked()
+) -> tuple[str, ...]:
+    """Return what `check` let pass and a person may want to know: claims that are not there, scopes nobody asked for.
+
+    A token of which nothing is known has no such claims: that it is opaque says it all.
+    """
+    looked = _Check(answer, answer.claims or {}, key, client, issuer, asked)
+    return tuple(remark for remark in (looked.absent(), looked.by_another_name(), looked.unasked()) if remark)
+
+
 @dataclass(frozen=True, slots=True)
 class _Check:
-    """The comparison of one token. Every method raises `TokenMismatch`."""
+    """The comparison of one token. What differs raises `TokenMismatch`."""
 
     answer: IssuerAnswer
     claims: Mapping[str, Any]
@@ -202,7 +216,7 @@ class _Check:
         if wanted is None or self.answer.claims is None:
             return
         placed = "org_id" in self.issuer.claims
-        by_name = not wanted.startswith("org_") and "org_name" in self.claims
+        by_name = self.by_name(wanted)
         claim = "org_name" if by_name else self.issuer.claims.get("org_id", "org_id")
         found = self.claims.get(claim)
         incomparable = not placed and not by_name and (found is None or not wanted.startswith("org_"))
@@ -222,6 +236,41 @@ class _Check:
             f"the token is bound to the DPoP key {self.shown(confirmed)} (cnf.jkt), asked was one bound to none",
             f"set dpop = true in [clients.{self.client.name}], or turn DPoP off for the client at the issuer",
         )
+
+    def absent(self) -> str | None:
+        """Name the claims that were to be compared and are not there."""
+        wanted = [self.issuer.claims.get(name, name) for name in ("owner", "agent_type")]
+        if self.key.audience is not None or self.key.resource is not None:
+            wanted.insert(0, "aud")
+        if self.asked.organization is not None and not self.by_name(self.asked.organization):
+            wanted.append(self.issuer.claims.get("org_id", "org_id"))
+        names = [name for name in wanted if self.claims.get(name) is None]
+        if not names or self.answer.claims is None:
+            return None
+        return f"it has no claim {', '.join(names)}, which {UNCOMPARED}"
+
+    def by_another_name(self) -> str | None:
+        """Tell of an organization of which the token has the id and the configuration the name."""
+        wanted, found = self.asked.organization, self.claims.get("org_id")
+        if wanted is None or found is None or wanted.startswith("org_") or self.by_name(wanted):
+            return None
+        if "org_id" in self.issuer.claims:  # compared as it is
+            return None
+        return f"its org_id {self.shown(found)} {UNCOMPARED} with the name {wanted}"
+
+    def unasked(self) -> str | None:
+        """Name the scopes beyond those that were asked for; who asks for none, or for all, gets what there is."""
+        asked = self.key.scopes
+        if not asked or any(scope.endswith(WHATEVER_IS_GRANTED) for scope in asked):
+            return None
+        held = _scopes_in(self.claims, SCOPE_CLAIMS[:2]) or ()
+        found = {*granted_scopes(self.answer, self.key, self.issuer.absent_scope), *held}
+        more = found.difference(asked, IMPLIED, (scope.rpartition("/")[2] for scope in asked))
+        return f"it has scope {self.shown(' '.join(sorted(more)))}, which was not asked for" if more else None
+
+    def by_name(self, organization: str) -> bool:
+        """Tell whether an organization is to be compared by its name."""
+        return not organization.startswith("org_") and "org_name" in self.claims
 
     def shown(self, value: object) -> str:
         return "absent" if value is None else _shown(value, (self.answer.access_token, *self.asked.hidden))

@@ -12,7 +12,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tokenbroker import lifecycle, policy
+from tokenbroker import delegation, lifecycle, policy
 from tokenbroker.errors import BrokerError, Busy, Locked
 from tokenbroker.model import AgentType, DesktopEvent
 
@@ -81,7 +81,7 @@ class Control:
         unlocks = list(broker.unlocks)
         ended = await asyncio.gather(*(unlock.unlock(again) for unlock in unlocks), return_exceptions=True)
         opened = [unlock for unlock, how in zip(unlocks, ended, strict=True) if how is None]
-        broker.cache.forgive(lambda key: self._unlock_of(key) in opened)
+        broker.cache.forgive(lambda client: self._unlock_of(client) in opened)
         for unlock, how in zip(unlocks, ended, strict=True):
             if isinstance(how, BaseException) and (unlock is broker.unlocks.person or not isinstance(how, BrokerError)):
                 raise how
@@ -107,7 +107,13 @@ class Control:
             return None
         keep = config.tokens_on_lock == "keep"
         return self._lock(
-            REASONS[event], [self._broker.unlocks.person], self._of_person, keep_tokens=keep, by_event=True
+            REASONS[event],
+            [self._broker.unlocks.person],
+            self._of_person,
+            keep_tokens=keep,
+            by_event=True,
+            # A machine that falls asleep does not get round to it, and would keep the secrets in memory all night.
+            revoke=event is not DesktopEvent.SLEEP,
         )
 
     def revoke_session(self, session_id: str) -> Revoked | None:
@@ -142,13 +148,20 @@ class Control:
         return Revoked(count, self._take_back(fits))
 
     def _take_back(self, which: Callable[[TokenKey], bool]) -> asyncio.Task[Report] | None:
-        """Drop the tokens whose key fits, here and at their issuers."""
+        """Drop the tokens whose key fits, and those that were made of them, here and at their issuers."""
+        config = self._broker.config
+
+        def all_that_fit(key: TokenKey) -> bool:
+            client = config.clients.get(key.client)
+            beneath = delegation.lineage(config, client) if client else ()
+            return which(key) or any(which(each) for each in beneath)
+
         told = Busy("the token was revoked meanwhile", hint="run the command again", retry_after=0.0)
         broker = self._broker
-        return broker.revocations.start(broker.drop(which, told), "revoke", broker.cache.exchange)
+        return broker.revocations.start(broker.drop(all_that_fit, told), "revoke", broker.cache.exchange)
 
-    def _unlock_of(self, key: TokenKey) -> Unlock:
-        client = self._broker.config.clients.get(key.client)
+    def _unlock_of(self, name: str) -> Unlock:
+        client = self._broker.config.clients.get(name)
         unlocks = self._broker.unlocks
         return unlocks.person if client is None else unlocks.of(client.agent_type)
 
@@ -165,6 +178,7 @@ class Control:
         *,
         keep_tokens: bool = False,
         by_event: bool = False,
+        revoke: bool = True,
     ) -> Lock:
         told = Locked(f"the vault was locked meanwhile ({reason})", hint="unlock it with `broker unlock`")
         broker, unlocks = self._broker, list(unlocks)
@@ -175,7 +189,8 @@ class Control:
         else:
             dropped = broker.drop(which, told)
             tokens = len(dropped)
-            broker.revocations.start(dropped, "lock", broker.cache.exchange)
+            if revoke:
+                broker.revocations.start(dropped, "lock", broker.cache.exchange)
         secrets = sum(unlock.lock() for unlock in unlocks)
         self.on_lock()
         if by_event and self.last_lock is not None and not (tokens or secrets or pending):

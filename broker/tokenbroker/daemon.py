@@ -247,6 +247,7 @@ class Daemon:
         async def retire() -> None:
             if flights:
                 await asyncio.wait(flights)
+            await self.broker.revocations.finish()
             await _close(issuers)
 
         self._later(retire(), "retire issuers")

@@ -56,6 +56,23 @@ def lineage(config: Config, client: ClientConfig) -> tuple[TokenKey, ...]:
     return tuple(found)
 
 
+def credential(config: Config, client: str) -> object:
+    """Return all of the configuration that decides whether an issuer takes the client's credential."""
+    found = config.clients.get(client)
+    return (found, config.issuers.get(found.issuer) if found else None)
+
+
+def definition(config: Config, key: TokenKey) -> object:
+    """Return all of the configuration that a cached token depends on."""
+    client = config.clients.get(key.client)
+    beneath = lineage(config, client) if client else ()
+    return [
+        (config.profiles.get(each.profile), client, config.issuers.get(client.issuer) if client else None)
+        for each in (key, *beneath)
+        for client in (config.clients.get(each.client),)
+    ]
+
+
 def not_had(error: BrokerError, inner: TokenKey, outer: TokenKey, wait: float | None) -> BrokerError:
     """Say that the token of `inner`, which `outer` exchanges, cannot be had because of `error`: same class, same hint.
 
@@ -79,7 +96,7 @@ def check_actor(claims: Mapping[str, Any] | None, client: ClientConfig, client_i
     if actor is None or claims is None:
         return
     payload = _payload(actor)
-    known = {payload.get(name) for name in ("sub", "client_id", "azp")} if payload else set()
+    known = [payload.get(name) for name in ("sub", "client_id", "azp")] if payload else []
     fit = sorted({client_id, *(name for name in known if isinstance(name, str))})
     act = claims.get("act")
     found = (act.get("sub") or act.get("client_id")) if isinstance(act, dict) else None

@@ -282,6 +282,13 @@ class IssuerThrottled(IssuerUnavailable):
     """This client asks too often (429); the issuer may well answer another one."""
 
 
+class TokenUseless(IssuerUnavailable):
+    """The issuer minted a token of which nothing can be made: expired already, cut short, not active yet.
+
+    Later it may be another one; but each costs what a good one costs.
+    """
+
+
 class CredentialRejected(IssuerError):
     """The issuer refused the client's credentials, in whichever of the ways that issuers do."""
 

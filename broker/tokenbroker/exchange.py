@@ -15,7 +15,7 @@ from itertools import count
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from tokenbroker import delegation, lifecycle
+from tokenbroker import backoff, delegation
 from tokenbroker.errors import (
     BrokerError,
     CredentialRejected,
@@ -105,6 +105,20 @@ class Exchange:
             return None
         return None if secrets is None else self.minting.credentials(client, secrets)
 
+    def mark(self, client: str) -> int | None:
+        """Return what tells the client's secrets from others, and nothing of them; `None` when none are in memory.
+
+        Python's hash is keyed by a random number of the process, and never leaves it.
+        """
+        known = self._config.clients.get(client)
+        if known is None:
+            return None
+        try:
+            found = self._unlock_of(known).peek(tuple(known.refs()))
+        except VaultError:
+            return None
+        return None if found is None else hash(tuple(found.items()))
+
     def _unlock_of(self, client: ClientConfig) -> Unlock:
         return self._unlocks.of(client.agent_type)
 
@@ -147,9 +161,9 @@ class Exchange:
                 return await self._request(key, client, secrets, held)
             except IssuerUnavailable as error:
                 late = self._clock.now().elapsed - began > RETRY_WITHIN
-                if attempt == attempts or late or error.retry_after is not None:
+                if attempt == attempts or late or error.retry_after is not None or backoff.costs(error):
                     raise
-                await self._clock.sleep(lifecycle.attempt_delay(attempt, spread=self._random()))
+                await self._clock.sleep(backoff.attempt_delay(attempt, spread=self._random()))
             except CredentialRejected:
                 if suspect:
                     raise

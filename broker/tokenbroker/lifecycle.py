@@ -11,6 +11,10 @@ The life, as seconds of validity left (`remaining`):
                      │  in the background    │ serve if that    │ never serve
                      │                       │ fails            │
 
+Whether the background renews is learned for each place: where the last renewal was for nobody, or would have been, the
+next one is left to whoever asks in the advisory window, and made by the background only at its end, for a token that
+was served in the second half of its life. An ask too soon after the end of such a token undoes that.
+
 A caller's explicit `min_ttl` raises the place of 0 for that caller alone. The same behaviour stands as data, for
 readers and for other brokers, in tests/scenarios/*.json.
 
@@ -24,7 +28,8 @@ from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Final
 
-from tokenbroker.errors import BrokerError, ErrorClass, IssuerUnavailable, IssuerUntrusted, VaultError
+from tokenbroker.backoff import back_off, costs
+from tokenbroker.errors import BrokerError, ErrorClass, IssuerUnavailable, IssuerUntrusted, TokenUseless
 
 if TYPE_CHECKING:
     from tokenbroker.model import Instant, Token
@@ -40,20 +45,9 @@ MANDATORY_SHARE: Final = 0.1
 YOUNG_SHARE: Final = 0.1  # of the lifetime: so long no caller's `min_ttl` causes a fetch
 
 LAST_SECOND: Final = 1.0  # not served: `expires_in` is in whole seconds, and so are the times in most JWTs
-RETRY_BASE: Final = 1.0  # seconds before the second try when there is no token to serve meanwhile
-RETRY_CAP: Final = 15.0
-RETRY_WHILE_VALID: Final = 30.0  # seconds between tries while a good token lives, or a quarter of what is left
-RETRY_AFTER_CAP: Final = 3600.0  # seconds; an issuer that asks for more is asked again after this
-TERMINAL_BACK_OFF: Final = {  # seconds: first, longest. Long enough that a looping agent locks out no client
-    ErrorClass.CREDENTIAL_REJECTED: (60.0, 900.0),
-    ErrorClass.NEEDS_PERSON: (60.0, 900.0),
-    ErrorClass.CONFIGURATION: (10.0, 300.0),
-}
-UNTRUSTED_BACK_OFF: Final = (5.0, 60.0)  # seconds: first, longest. Nothing was sent, and a captive portal passes
+FORGIVEN_SHARE: Final = 0.25  # of a back-off must be over before it is ended though nothing was seen to be mended
 AFRESH: Final = 30.0  # seconds after a back-off ended: the next failure of what passes is a first one, see `_again`
 
-FLIGHT_ATTEMPTS: Final = 3  # tries within one fetch while someone waits and nothing can be served
-FLIGHT_BASE: Final = 0.5  # seconds, doubled per try
 REJECTION_BURST: Final = 3  # fetches that rejections may cause …
 REJECTION_WINDOW: Final = 60.0  # … in so many seconds; more are a loop, and a loop must not burn a quota
 REJECTIONS_WHEN_LOW: Final = 1  # … when little is left of a quota
@@ -234,7 +228,7 @@ def fetched(slot: Slot, token: Token, now: Instant) -> Slot:
         repeated = IssuerUnavailable("the issuer answered with a token that expires no later than the present one")
         return failed(slot, repeated, now, spread=token.jitter)
     if token.remaining(now) < LAST_SECOND:
-        dead = IssuerUnavailable("the issuer answered with a token that has already expired")
+        dead = TokenUseless("the issuer answered with a token that has already expired")
         return failed(slot, dead, now, spread=token.jitter)
     return Slot(token=token, rejections=slot.rejections, reach=slot.reach, seldom=_seldom(slot, now))
 
@@ -260,9 +254,9 @@ def cancelled(slot: Slot) -> Slot:
 
 def served(slot: Slot, now: Instant, min_ttl: float = 0.0) -> Slot:
     """Record that the token was handed to a peer."""
-    if not usable(slot, now, min_ttl):
-        raise IllegalTransition("an expired token is never served")
     token = slot.token
+    if token is None or not usable(slot, now, min_ttl):
+        raise IllegalTransition("an expired token is never served")
     late = token.remaining(now) <= token.lifetime / 2
     if slot.used and slot.late >= late:
         return slot
@@ -289,39 +283,30 @@ def lapsed(slot: Slot) -> Slot:
     return Slot(reach=slot.reach)
 
 
-def dropped(slot: Slot) -> Slot:
-    """Forget a token that may not be served any more, and everything but how often it is asked for."""
-    return Slot(reach=slot.reach, seldom=slot.seldom)
+def dropped(slot: Slot, now: Instant) -> Slot:
+    """Forget a token that may not be served any more, and everything but how often it is asked for.
+
+    What costs something each time is not forgotten either: who locks and unlocks in a loop asks no more often.
+    """
+    left = Slot(reach=slot.reach, seldom=slot.seldom)
+    if slot.failure is None or not costs(slot.failure.error) or not _backing_off(slot, now):
+        return left
+    return replace(left, failure=slot.failure, retry_at=slot.retry_at, rejections=slot.rejections)
 
 
-def forgiven(slot: Slot) -> Slot:
-    """Clear the back-off, after a person did something that may have mended the cause."""
-    return replace(slot, failure=None, retry_at=float("-inf"))
+def forgiven(slot: Slot, now: Instant, *, mended: bool = True) -> Slot:
+    """End the back-off, after a person did something that may have mended the cause.
 
-
-def back_off(error: BrokerError, count: int, *, spread: float, valid_for: float = 0.0) -> float:
-    """Return the seconds before the issuer may be contacted again after the `count`-th failure in a row."""
-    if isinstance(error, VaultError):
-        return 0.0  # the issuer was not contacted; `unlock.py` governs how often people are
-    if error.error_class is not ErrorClass.RETRYABLE:
-        untrusted = isinstance(error, IssuerUntrusted)
-        first, longest = UNTRUSTED_BACK_OFF if untrusted else TERMINAL_BACK_OFF[error.error_class]
-        delay = min(longest, first * 2.0 ** min(count - 1, 10))
-    elif valid_for > 0:
-        delay = min(RETRY_WHILE_VALID, max(RETRY_BASE, valid_for / 4)) * (0.5 + 0.5 * spread)
-    else:
-        delay = unavailable_delay(count, spread=spread)
-    return max(delay, min(error.retry_after or 0.0, RETRY_AFTER_CAP))
-
-
-def unavailable_delay(count: int, *, spread: float) -> float:
-    """Return the seconds for which an issuer is left alone after the `count`-th failure in a row."""
-    return min(RETRY_CAP, RETRY_BASE * 2.0 ** min(count - 1, 10)) * (0.5 + 0.5 * spread)
-
-
-def attempt_delay(attempt: int, *, spread: float) -> float:
-    """Return the seconds between the `attempt`-th and the next try of one fetch that somebody waits for."""
-    return FLIGHT_BASE * 2.0 ** (attempt - 1) * (0.5 + 0.5 * spread)
+    Where each try costs something, and nothing was seen to be `mended`, it ends only when a part of it is over, and the
+    next one is longer still: else whoever says so in a loop locks a client out, or burns a quota.
+    """
+    failure = slot.failure
+    if failure is None or mended or not costs(failure.error):
+        return replace(slot, failure=None, retry_at=float("-inf"))
+    began = failure.at.elapsed
+    if now.elapsed - began < FORGIVEN_SHARE * (slot.retry_at - began):
+        return slot
+    return replace(slot, retry_at=float("-inf"), failure=replace(failure, reread=True))
 
 
 def wants_reread(slot: Slot) -> bool:
@@ -338,6 +323,7 @@ def _again(slot: Slot, error: BrokerError, now: Instant) -> bool:
     and its network is a second late. A credential that is refused does: refusals lock a client out however far apart.
     """
     passes = error.error_class is ErrorClass.RETRYABLE or isinstance(error, IssuerUntrusted)
+    passes = passes and not costs(error)
     return not (passes and now.elapsed > slot.retry_at + AFRESH)
 
 

@@ -132,6 +132,8 @@ class Memory:
 
     def judge(self, secrets: Secrets, now: Instant, *, works: bool) -> None:
         """Note what an issuer said of a client's `secrets`; put what works in place of what does not."""
+        if self._span.since is None:
+            return  # all was forgotten meanwhile, and a verdict would hold the secrets for longer
         self._verdicts = {k: said for k, said in self._verdicts.items() if now.elapsed - said[1] <= INCIDENT}
         self._verdicts[frozenset(secrets.items())] = works, now.elapsed
         if not works:

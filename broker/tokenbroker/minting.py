@@ -38,6 +38,14 @@ class Minting:
         self._clock = clock
         self._random = random
 
+    def inherit(self, before: Minting) -> None:
+        """Take over what is known of the issuers, as far as they are the same as before."""
+        self.allowance, self.breaker = before.allowance, before.breaker
+        others = {name for name, issuer in self._config.issuers.items() if before._config.issuers.get(name) != issuer}
+        clients = {client.name for client in self._config.clients.values() if client.issuer in others}
+        self.breaker.forgive(others, clients)
+        self.allowance.forgive(clients.__contains__)
+
     def low(self, key: TokenKey) -> bool:
         """Tell whether so little is left of a quota that `key` counts for, that its tokens must be spared."""
         holder = self._holder(key)
@@ -83,6 +91,7 @@ class Minting:
             bound_to=claims.bound_to(answer),
             proof_key=answer.proof_key,
             jti=claims.jti(answer, asked.hidden),
+            remarks=(*answer.remarks, *claims.remarks(answer, key, client, issuer, asked)),
         )
 
     def issuer_that_revokes(self, key: TokenKey, on: RevokeOn) -> Issuer | None:

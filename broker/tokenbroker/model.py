@@ -231,6 +231,8 @@ class Token:
     """The DPoP key that it is bound to. It lives as long as the token does."""
     jti: str | None = None
     """The issuer's own name for it (RFC 7519 §4.1.7), for the trail."""
+    remarks: tuple[str, ...] = ()
+    """For people: what of it could not be checked or compared, and why, and what is odd about it."""
 
     def __post_init__(self) -> None:
         """Compute the fingerprint once."""
@@ -359,3 +361,5 @@ class IssuerAnswer:
     proof_key: ProofKey | None = field(default=None, repr=False, compare=False)
     issued_type: object = field(default=None, repr=False, compare=False)
     """`issued_token_type` (RFC 8693 §2.2.1) as it came."""
+    remarks: tuple[str, ...] = ()
+    """For people: why a check that was wanted could not be made."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tokenbroker.broker import Broker
     from tokenbroker.model import Peer, Token, TokenKey
     from tokenbroker.ports import AuditSink, Clock, PeerInspector
+    from tokenbroker.sessions import Holding
     from tokenbroker_client.proof import ProofRequest
 
 
@@ -51,7 +52,7 @@ class Proofs:
         policy.find_profile(broker.config, name=wanted.profile)
         held = broker.sessions.held(peer, wanted.profile, wanted.fingerprint)
         self._check_rules(wanted.profile, held and held[1], peer)
-        token = self._cached(held[1], wanted.fingerprint) if held else None
+        token = self._cached(held[1].key, wanted.fingerprint) if held else None
         if held is None or token is None:
             raise _unknown(wanted)
         if token.proof_key is None:
@@ -74,21 +75,28 @@ class Proofs:
         self._audit.record("proof made", told)
         return Proven(proof, token.proof_key.thumbprint, token.fingerprint)
 
-    def _check_rules(self, profile: str, key: TokenKey | None, peer: Peer) -> None:
-        """Raise `Denied` unless the rules would still give the peer that token.
-
-        A rule that asks a person was answered when the session was given the token.
-        """
+    def _check_rules(self, profile: str, holding: Holding | None, peer: Peer) -> None:
+        """Raise `Denied` unless the rules would still give the peer that token, or a person gave it."""
         config = self._broker.config
-        client = config.clients.get(key.client) if key else None
+        client = config.clients.get(holding.key.client) if holding else None
         # With a job's token a program is judged as the job that it then said to be.
         lowered = client is not None and client.agent_type is AgentType.AUTONOMOUS
         try:
-            policy.decide(config, config.profiles[profile], peer, lowered=lowered)
+            decision = policy.decide(config, config.profiles[profile], peer, lowered=lowered)
         except Denied as denial:
-            told = {"profile": profile, "pid": peer.pid, "exe": peer.exe, "tty": peer.tty, "why": denial.message}
-            self._audit.record("denied", told)
+            self._deny(profile, peer, denial)
             raise
+        if isinstance(decision, policy.Ask) and not (holding and holding.approved):
+            unasked = Denied(
+                f"a rule asks a person before profile `{profile}` is given, and nobody was asked for this proof",
+                hint='set decide = "allow" on the rule: this version has no way to ask',
+            )
+            self._deny(profile, peer, unasked)
+            raise unasked
+
+    def _deny(self, profile: str, peer: Peer, denial: Denied) -> None:
+        told = {"profile": profile, "pid": peer.pid, "exe": peer.exe, "tty": peer.tty, "why": denial.message}
+        self._audit.record("denied", told)
 
     def _cached(self, key: TokenKey, fingerprint: str) -> Token | None:
         """Return the token, unless it was replaced, dropped or has expired."""

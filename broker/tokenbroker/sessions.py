@@ -32,6 +32,8 @@ class Holding:
     validity: Validity
     served: int = 0
     """How often this very token was handed out."""
+    approved: bool = False
+    """Whether a person said yes to it."""
 
 
 @dataclass(slots=True)
@@ -87,8 +89,8 @@ class Sessions:
         session.agent_type = agent_type
         return session
 
-    def held(self, peer: Peer, profile: str, fingerprint: str) -> tuple[Session, TokenKey] | None:
-        """Return the peer's session, and what the token of `fingerprint` that it was given is for; begin none.
+    def held(self, peer: Peer, profile: str, fingerprint: str) -> tuple[Session, Holding] | None:
+        """Return the peer's session, and what is known of the token of `fingerprint` that it was given; begin none.
 
         Raises `Revoked` if a person ended the session.
         """
@@ -98,7 +100,7 @@ class Sessions:
         self.check(session)
         for key, holding in session.holdings.items():
             if (key.profile, holding.fingerprint) == (profile, fingerprint):
-                return session, key
+                return session, holding
         return None
 
     def check(self, session: Session) -> None:
@@ -106,12 +108,13 @@ class Sessions:
         if session.revoked:
             raise Revoked(f"session {session.id} was revoked", hint="start the program anew, or see `broker sessions`")
 
-    def served(self, session: Session, key: TokenKey, token: Token) -> None:
-        """Record that `token` was handed to `session`."""
+    def served(self, session: Session, key: TokenKey, token: Token, *, approved: bool = False) -> None:
+        """Record that `token` was handed to `session`; `approved`: a person said yes to that."""
         holding = session.holdings.get(key)
         if holding is None or holding.fingerprint != token.fingerprint:
             holding = session.holdings[key] = Holding(key, token.scope, token.fingerprint, token.validity)
         holding.served += 1
+        holding.approved = holding.approved or approved
 
     def find(self, session_id: str) -> Session | None:
         """Return the session of this id."""

@@ -66,6 +66,8 @@ async def _tried(broker: Broker, key: TokenKey, clock: Clock) -> Trial:
         problem = await _unreadable(broker, key)
         if problem is not None:
             return Trial(key.client, entry, problem)
+        if entry.dropped is not None:
+            return Trial(key.client, entry, entry.dropped)
         entry = cache.keep(entry)  # it may have lapsed meanwhile
         # Decided anew: others may have fetched while the vault was read.
         if lifecycle.decide(entry.slot, clock.now()) is Action.FETCH:

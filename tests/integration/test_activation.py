@@ -282,7 +282,7 @@ def test_watchdog_interval(environ: dict[str, str], interval: float | None) -> N
 HARDENED = """
 import ctypes, json, os, resource, sys
 from tokenbroker.system.hardening import harden
-report = harden(platform="linux")
+report = harden(platform="linux", environ=os.environ)
 dumpable = ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)
 print(json.dumps([report, dumpable, resource.getrlimit(resource.RLIMIT_CORE), os.umask(0)]), flush=True)
 sys.stdin.read()
@@ -299,7 +299,7 @@ def test_a_hardened_process_leaves_no_core_and_is_not_dumpable() -> None:
         report, dumpable, core, umask = json.loads(process.stdout.readline())
         owner = Path(f"/proc/{process.pid}/mem").stat().st_uid
         process.send_signal(signal.SIGKILL)
-    assert report == {"core_limit": "on", "umask": "on", "not_dumpable": "on"}
+    assert report == {"core_limit": "on", "umask": "on", "no_key_log": "on", "not_dumpable": "on"}
     assert (dumpable, core, umask) == (0, [0, 0], 0o077)
     assert owner == 0
 
@@ -309,7 +309,7 @@ def test_a_measure_that_fails_is_reported_and_stops_nothing() -> None:
     program = (
         "import json\nfrom tokenbroker.system.hardening import harden\n"
         "class Library:\n    pass\n"
-        "print(json.dumps(harden(platform='darwin', library=Library())))"
+        "print(json.dumps(harden(platform='darwin', environ={}, library=Library())))"
     )
     said = json.loads(subprocess.check_output([sys.executable, "-c", program]))
     assert said["umask"] == said["core_limit"] == "on"

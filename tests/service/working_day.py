@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
 import random
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from tests.fakes_clock import settle
 from tests.fakes_peers import autonomous_peer, interactive_peer
 from tests.service.world import SECRET, World
-from tokenbroker import lifecycle
+from tokenbroker import backoff, lifecycle
 from tokenbroker.broker import Served
 from tokenbroker.config import ClientConfig, Config, IssuerConfig, ProfileConfig, RuleConfig, UnlockConfig
 from tokenbroker.errors import BrokerError, IssuerThrottled, IssuerUnavailable, VaultError
@@ -23,7 +22,7 @@ from tokenbroker.model import AgentType, IssuerAnswer, Quota, Revocation, Secret
 from tokenbroker_client.wire import TokenRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from tokenbroker.model import Credentials, Peer, TokenKey
 
@@ -127,7 +126,8 @@ def asks(seed: int) -> list[Ask]:
             now = until + dice.uniform(*rest) * MINUTE
     for pid, profile, every, times in CRON:
         runs = range(int(BEGIN / MINUTE), int(END / MINUTE), every)
-        wanted += [Ask(run * MINUTE + 1 + second, pid, profile, (), True) for run in runs for second in range(times)]
+        moments = (run * MINUTE + 1 + second for run in runs for second in range(times))
+        wanted += [Ask(moment, pid, profile, autonomous=True) for moment in moments]
     return sorted(ask for ask in wanted if not LUNCH[0] <= ask.at < LUNCH[1])
 
 
@@ -211,11 +211,7 @@ class Day:
         token covers needs one, and the later it is minted the further it reaches; during the outage none is minted.
         """
         reach = good_for(LIFETIMES[issuer])
-        return sum(
-            _cover(told, reach)
-            for key, told in self.told.items()
-            if PROFILES[key.profile][0] == issuer
-        )
+        return sum(_cover(told, reach) for key, told in self.told.items() if PROFILES[key.profile][0] == issuer)
 
 
 def _cover(told: Iterable[float | None], reach: float) -> int:
@@ -298,7 +294,7 @@ class _Life:
             self.day.locked += 1
         elif not could:
             self.day.spent.append(ask)
-        elif isinstance(error, IssuerUnavailable) and OUTAGE[0] <= self.now() < OUTAGE[1] + lifecycle.RETRY_CAP:
+        elif isinstance(error, IssuerUnavailable) and OUTAGE[0] <= self.now() < OUTAGE[1] + backoff.RETRY_CAP:
             self.day.down += 1
         else:
             self.day.denied.append((ask, error))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenbroker import lifecycle
+from tokenbroker import backoff, lifecycle
 from tokenbroker.errors import (
     BrokerError,
     CredentialRejected,
@@ -197,12 +197,12 @@ def test_a_success_clears_the_failure_and_the_back_off() -> None:
     ],
 )
 def test_back_off_without_a_token(error: BrokerError, delays: list[float]) -> None:
-    assert delays == [lifecycle.back_off(error, n, spread=0.0) for n in range(1, len(delays) + 1)]
+    assert delays == [backoff.back_off(error, n, spread=0.0) for n in range(1, len(delays) + 1)]
 
 
 @given(spread=st.floats(0, 1, exclude_max=True), left=st.floats(0.001, 3600), count=st.integers(1, 1000))
 def test_a_renewal_is_tried_again_before_the_good_token_ends(spread: float, left: float, count: int) -> None:
-    delay = lifecycle.back_off(DOWN, count, spread=spread, valid_for=left)
+    delay = backoff.back_off(DOWN, count, spread=spread, valid_for=left)
     assert 0 < delay <= 30
     assert delay < left or left <= 1
 
@@ -264,7 +264,7 @@ def test_the_next_look_is_neither_too_early_nor_too_late(jitter: float, lifetime
 
 
 def test_forgiving_clears_the_back_off_and_keeps_the_token() -> None:
-    slot = lifecycle.forgiven(failing(DOWN, slot=Slot(T), when=3550))
+    slot = lifecycle.forgiven(failing(DOWN, slot=Slot(T), when=3550), at(3550), mended=False)
     assert T is slot.token
     assert Action.FETCH is lifecycle.decide(slot, at(3550))
 

@@ -23,7 +23,7 @@ SOURCES = {"tokenbroker": ROOT / "broker", "tokenbroker_client": ROOT / "client"
 # Top-level modules of the broker by layer; a package such as `vaults` is a layer of its own.
 TOP_LEVEL = {
     "values": {"model", "errors", "suggest"},
-    "pure": {"allowance", "claims", "delegation", "lifecycle", "policy", "ports"},
+    "pure": {"allowance", "backoff", "claims", "delegation", "lifecycle", "policy", "ports"},
     "core": {
         "access", "breaker", "broker", "cache", "control", "cooldown", "custody", "events", "exchange", "memory", "minting",
         "otp",
@@ -57,7 +57,8 @@ PURE = [
     "tokenbroker.issuers.compact", "tokenbroker.issuers.introspection",
     "tokenbroker.issuers.assertions", "tokenbroker.issuers.keyfiles", "tokenbroker.issuers.keys",
     "tokenbroker.issuers.problems", "tokenbroker.issuers.quotas", "tokenbroker.issuers.said", "tokenbroker.allowance",
-    "tokenbroker.breaker", "tokenbroker.issuers.response", "tokenbroker.issuers.github_answers",
+    "tokenbroker.issuers.hints",
+    "tokenbroker.backoff", "tokenbroker.breaker", "tokenbroker.issuers.response", "tokenbroker.issuers.github_answers",
     "tokenbroker.delegation", "tokenbroker.peers.evidence",
     "tokenbroker.vaults.connect.answers", "tokenbroker.vaults.json_answer",
     "tokenbroker.vaults.op.errors", "tokenbroker.vaults.op.item", "tokenbroker.vaults.op.reference",
@@ -75,7 +76,11 @@ IMPURE = {
 }  # fmt: skip
 
 # Where the outside comes in. `dev` is a world of its own and `cli` reads what it shows.
-READS_ENVIRON = {"tokenbroker.paths", "tokenbroker_client.environment"}
+READS_ENVIRON = {
+    "tokenbroker.paths",
+    "tokenbroker.system.hardening",  # takes away what the ssl module would obey
+    "tokenbroker_client.environment",
+}
 READS_CLOCK = {
     "tokenbroker.system.clock",
     "tokenbroker.peers.procfs",  # when the machine was started, to date a process

@@ -149,7 +149,7 @@ def error_response(error: BrokerError, correlation_id: str) -> Response:
         code=error.code,
         hint=error.hint,
         retryable=error.retryable,
-        retry_after=error.retry_after,
+        retry_after=None if error.retry_after is None else round(error.retry_after, 1),
         correlation_id=correlation_id,
     )
     return Response(error.status, wire.encode_error(answer), headers=headers)

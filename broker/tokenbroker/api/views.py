@@ -161,6 +161,7 @@ def token(broker: Broker, entry: Entry, now: Instant) -> Json:
         "source": _source(entry, live=live),
         "checked": str(held.checked) if held and live else None,
         "bound_to": held.bound_to if held and live else None,
+        "remarks": list(held.remarks) if held and live else [],
         "fetching": slot.fetching,
         "last_error": error(slot.failure.error) if slot.failure else None,
         "retry_in": lifecycle.retry_after(slot, now),

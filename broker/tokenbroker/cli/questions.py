@@ -28,7 +28,7 @@ from tokenbroker.config.values import (
     service_url,
     token_url,
 )
-from tokenbroker.model import AgentType
+from tokenbroker.model import AgentType, SecretRef
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -196,9 +196,10 @@ def _about_client(preset: Preset, answers: Mapping[str, str]) -> Iterator[Questi
     reference = secret_reference(answers["backend"])
     if method in SELF_PROVING:
         ask, explain = _PUBLIC_ID[answers["preset"]]
-        yield Question("client_id", ask, _public_id(answers["backend"]), None, explain)
+        yield Question("client_id", ask, _client_id(answers["backend"]), None, explain)
     else:
-        yield Question("client_id", "reference of the client id", reference, f"{place}/{fields['id']}")
+        explain = "no secret: itself, or the reference of where it is"
+        yield Question("client_id", "client id", _client_id(answers["backend"]), f"{place}/{fields['id']}", explain)
     if method == "github-app":
         explain = "its number, at the end of the address of the installation's settings at GitHub"
         yield Question("installation", "installation", installation, None, explain)
@@ -242,7 +243,10 @@ def _about_access(backend: str) -> Iterator[Question]:
 def _about_use() -> Iterator[Question]:
     explain = "interactive: a person is near the program; autonomous: cron, timers, CI"
     yield Question("agent_type", "who this client is for", choice(*AgentType), AgentType.INTERACTIVE, explain)
-    explain = "who answers for it, such as your mail address; the token's claim must say the same"
+    explain = (
+        "who answers for it, such as your mail address; the token's claim is compared where it is there, and `claims` "
+        "in [issuers] says where"
+    )
     yield Question("owner", "owner of the client", _harmless, None, explain)
     yield Question("profile", "profile", _profile_name, "main", "the name by which programs ask for the token")
     explain = f"{ANY}: every program of yours; else a path or a glob over one, such as /usr/bin/python3*"
@@ -256,7 +260,7 @@ def _optional(check: Callable[[str], object]) -> Callable[[str], object]:
 def _replaced(check: Callable[[str], object], example: str) -> Callable[[str], object]:
     """Make a check that also refuses an answer in which a placeholder of the example stands."""
     places = re.compile(
-        "|".join(rf"(?<![A-Za-z0-9-]){place}(?![A-Za-z0-9-])" for place in _PLACE.findall(example)) or "$^"
+        "|".join(rf"(?<![A-Za-z0-9-]){place}(?![A-Za-z0-9-])" for place in _PLACE.findall(example)) or r"(?!)"
     )
 
     def judge(answer: str) -> None:
@@ -268,14 +272,18 @@ def _replaced(check: Callable[[str], object], example: str) -> Callable[[str], o
     return judge
 
 
-def _public_id(backend: str) -> Callable[[str], object]:
+def _client_id(backend: str) -> Callable[[str], object]:
     parse = client_id(backend)
 
     def judge(answer: str) -> None:
-        _harmless(answer)
+        # A reference is no secret, however its names look.
+        if not isinstance(parse(answer), SecretRef) and _SECRET.search(answer):
+            raise Problem(
+                "found what looks like a secret, which is not shown",
+                hint="if it is the client id, keep it in the vault too, and give its reference",
+            )
         if answer.startswith("NAME@") or "@PROJECT." in answer:
             raise Problem("found a placeholder of the example", hint="put your own in its place")
-        parse(answer)
 
     return judge
 

@@ -126,6 +126,14 @@ def _check_grant(found: dict[str, Any], issuer: IssuerConfig) -> None:
     if grant == "token-exchange":
         _check_exchange(found)
     _check_keys(found, auth, grant)
+    signs = auth == "private_key_jwt" or grant == "jwt-bearer"
+    if signs and issuer.assertion_header != "kid" and not found.keys() & {"certificate", "key_id"}:
+        with inside("certificate"):
+            raise Problem(
+                f"required by assertion_header `{issuer.assertion_header}` of issuer `{issuer.name}`, and not there",
+                hint="add `certificate` with the reference of the certificate, "
+                "which is that of `private_key` where one PEM text holds both",
+            )
 
 
 def _check_keys(found: Mapping[str, Any], auth: str, grant: str) -> None:
@@ -133,7 +141,7 @@ def _check_keys(found: Mapping[str, Any], auth: str, grant: str) -> None:
     needed |= dict.fromkeys(GRANT_NEEDS[grant], f"grant `{grant}`")
     for key in (key for key in needed if key not in found):
         with inside(key):
-            raise Problem(f"required by {needed[key]}, and not there", hint=_instead(found, key, grant))
+            raise Problem(f"required by {needed[key]}, and not there", hint=_instead(found, key, auth, grant))
     useful = {*needed, *GRANT_KEYS.get(grant, ())}
     if "private_key" in needed:
         useful |= {"key_id", "certificate"}  # of which the header x5t can be made
@@ -146,12 +154,15 @@ def _check_keys(found: Mapping[str, Any], auth: str, grant: str) -> None:
                 raise Problem(f"{useless[key][0]} has no use for it", hint=useless[key][1])
 
 
-def _instead(found: Mapping[str, Any], key: str, grant: str) -> str:
+def _instead(found: Mapping[str, Any], key: str, auth: str, grant: str) -> str:
     """Say how a client that lacks `key` can do: by the method that fits what it has, or by adding the key."""
     fits = [auth for auth, keys in AUTH_NEEDS.items() if keys and found.keys() >= set(keys)]
-    if fits and key in {"client_secret", "private_key"} and key not in GRANT_NEEDS[grant]:
-        return f'set auth = "{fits[-1] if "certificate" in found else fits[0]}" on the client'
-    return f"add the key `{key}`" + ("" if key == "installation" else " with a reference")
+    add = f"add the key `{key}`" + ("" if key == "installation" else " with a reference")
+    if not fits or key not in {"client_secret", "private_key"} or key in GRANT_NEEDS[grant]:
+        return add
+    other = f'set auth = "{fits[-1] if "certificate" in found else fits[0]}" on the client'
+    # No preset has this method, so somebody wrote it.
+    return f"{add}, or {other}" if auth == "private_key_jwt" else other
 
 
 def _check_exchange(found: Mapping[str, Any]) -> None:

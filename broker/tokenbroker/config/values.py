@@ -93,7 +93,11 @@ def service_url(value: object) -> str:
 
 def proxy_url(value: object) -> str:
     """Parse the URL of an HTTP proxy, to which plain http is usual: what passes through is TLS."""
-    url, parts = _url(value)
+    url, parts = _url(
+        value,
+        userinfo="remove `proxy`, and set HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT, percent-encoded, in the "
+        "environment of `broker serve`: this file holds no password",
+    )
     if parts.path not in {"", "/"} or "?" in url or "#" in url:
         raise expected("a proxy as scheme, host and port", "a URL with more than that")
     return url
@@ -272,8 +276,11 @@ def _reference(value: str, found: str, backend: str | None) -> SecretRef:
     return SecretRef(value)
 
 
-def _url(value: object) -> tuple[str, SplitResult]:
-    """Split an http or https URL with a host and without user information. Control characters never get in."""
+def _url(value: object, *, userinfo: str | None = None) -> tuple[str, SplitResult]:
+    """Split an http or https URL with a host and without user information. Control characters never get in.
+
+    `userinfo` is the hint where there is some.
+    """
     url = text(value)
     if not _URI_CHARACTERS.fullmatch(url):
         raise expected("a URL", "a string with characters that a URL cannot have")
@@ -285,5 +292,5 @@ def _url(value: object) -> tuple[str, SplitResult]:
     if parts.scheme not in {"http", "https"} or not parts.hostname or not port_is_valid:
         raise expected("an http or https URL with a host", "another form")
     if "@" in parts.netloc:
-        raise expected("a URL without user information", "one with it, which is not shown")
+        raise expected("a URL without user information", "one with it, which is not shown", hint=userinfo)
     return url, parts

@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from tokenbroker.config.issuers import AUTHS
 from tokenbroker.errors import EndpointElsewhere, IssuerError, IssuerMisconfigured, IssuerUnavailable
 from tokenbroker.issuers.addresses import same_origin, secure
-from tokenbroker.issuers.exchange import Attempt, scrub, strict_object
-from tokenbroker.issuers.problems import refusal
+from tokenbroker.issuers.exchange import Attempt, scrub, strict_object, web_page
+from tokenbroker.issuers.problems import is_redirect, redirected, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -32,6 +33,7 @@ SPARED_FOR: Final = 60.0  # … where nothing depends on it: the token endpoint 
 SPARE_TIMEOUT: Final = 3.0  # seconds that a caller then waits for it
 
 _OK: Final = 200
+_PAGE_STATUSES: Final = frozenset({200, 401, 403})  # 404 is how an issuer says that a candidate is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,10 @@ class Endpoints:
     jwks_uri: str | None = None
     mtls_revocation: str | None = None
     mtls_introspection: str | None = None
+    introspection_elsewhere: str | None = None
+    """An introspection endpoint on another host, which is named and not used."""
+    auth_methods: tuple[str, ...] = ()
+    """The methods by which clients authenticate, of those that we know; metadata may lie, so they are for hints."""
 
     def for_certificates(self) -> Endpoints:
         """Return where a client goes that shows a certificate (RFC 8705 §5)."""
@@ -121,7 +127,30 @@ def read(reply: Reply, url: str, attempt: Attempt, *, token_endpoint: str | None
         jwks_uri=_address(document.get("jwks_uri")),
         mtls_revocation=_near(aliases.get("revocation_endpoint"), url),
         mtls_introspection=_near(aliases.get("introspection_endpoint"), url),
+        introspection_elsewhere=_elsewhere(document.get("introspection_endpoint"), url),
+        auth_methods=_methods(document.get("token_endpoint_auth_methods_supported")),
     )
+
+
+def foreign(reply: Reply, attempt: Attempt) -> IssuerError | None:
+    """Return the error for an answer that is probably not the issuer's: a redirect, or a page where none belongs."""
+    if is_redirect(reply):
+        return redirected(reply, attempt, "url")
+    if reply.status not in _PAGE_STATUSES or not web_page(reply):
+        return None
+    status = "" if reply.status == _OK else f" ({reply.status})"
+    return IssuerMisconfigured(
+        f"{attempt.subject} answered with a web page{status} instead of its metadata, as captive portals and company "
+        "proxies do",
+        hint="sign in to the network if it asks for that; if nobody stands between, correct url in "
+        f"[issuers.{attempt.issuer}], or set token_endpoint there",
+    )
+
+
+def _methods(value: object) -> tuple[str, ...]:
+    """Return those that are ours: of what an issuer writes nothing else is shown."""
+    named = value if isinstance(value, list) else []
+    return tuple(auth for auth in AUTHS if auth != "none" and auth in named)
 
 
 def _check_endpoint(endpoint: str, url: str, attempt: Attempt) -> None:
@@ -159,6 +188,10 @@ def _own(value: object, url: str) -> str | None:
     """Return an address on the issuer's own origin: credentials and tokens are sent there."""
     parts = secure(value) if isinstance(value, str) else None
     return value if parts is not None and isinstance(value, str) and same_origin(parts, urlsplit(url)) else None
+
+
+def _elsewhere(value: object, url: str) -> str | None:
+    return _address(value) if _own(value, url) is None else None
 
 
 class Discovery:
@@ -257,9 +290,13 @@ class Discovery:
         host = configured("url", config.url, config).netloc
         later: IssuerError | None = None
         refused: IssuerError | None = None
+        between: IssuerError | None = None
         for address in candidates(config.url):
             attempt = Attempt(issuer=config.name, host=host, started=self._clock.now())
             reply = await self._get(address, attempt)
+            if (other := foreign(reply, attempt)) is not None:
+                between = between or other
+                continue
             try:
                 return read(reply, config.url, attempt, token_endpoint=config.token_endpoint)
             except IssuerUnavailable as error:
@@ -270,7 +307,7 @@ class Discovery:
             f"issuer `{config.name}` has no metadata under its url (RFC 8414)",
             hint=f"correct url in [issuers.{config.name}], or set token_endpoint there",
         )
-        raise later or refused or nowhere
+        raise later or refused or between or nowhere
 
 
 def _again(known: IssuerError | None) -> IssuerError:

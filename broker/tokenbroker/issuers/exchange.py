@@ -51,6 +51,8 @@ class Attempt:
     """Whether a token bound to a key was asked for (RFC 9449)."""
     other_encoding: str | None = None
     """The `basic_encoding` that would have sent other bytes; `None` when it makes no difference."""
+    auth_methods: tuple[str, ...] = ()
+    """The methods that the issuer's metadata names and we know (RFC 8414 §2); empty: none is known."""
     secrets: tuple[Secret, ...] = field(default=())
     """Everything that was sent and must not be seen in an error."""
 
@@ -80,6 +82,11 @@ def strict_object(data: bytes) -> dict[str, Any]:
     return parsed
 
 
+def web_page(reply: Reply) -> bool:
+    """Tell whether the body is a page for people, as captive portals and company proxies send."""
+    return reply.body.lstrip().startswith(b"<") and not reply.body.lstrip().startswith(b"<?xml")  # S3's "AccessDenied"
+
+
 def http_date(value: str) -> float | None:
     """Return the epoch second that an HTTP date names (RFC 9110 §5.6.7); `None` for anything else."""
     try:
@@ -94,7 +101,16 @@ def scrub(text: str, secrets: Sequence[Secret], limit: int = SHOWN) -> str:
     hidden = {_one_line(secret.reveal()) for secret in secrets} - {""}
     for each in sorted(hidden, key=len, reverse=True):
         clean = clean.replace(each, "…")
-    return _JWT_LIKE.sub("…", clean)[:limit].strip()
+    return _cut(_JWT_LIKE.sub("…", clean), limit).strip()
+
+
+def _cut(text: str, limit: int) -> str:
+    """Shorten at the last word that fits whole, unless that would lose half."""
+    if len(text) <= limit:
+        return text
+    kept = text[: limit - 1]
+    whole = kept.rstrip() if text[limit - 1] == " " else kept.rpartition(" ")[0]
+    return f"{(whole if len(whole) > limit // 2 else kept).rstrip(' ,;:(')}…"
 
 
 def _one_line(text: str) -> str:

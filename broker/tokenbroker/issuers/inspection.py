@@ -1,9 +1,10 @@
 """What a token holds, before it is served: a JWT's signature (RFC 7517), an opaque token's introspection (RFC 7662).
 
 Rules of this file:
-1. What can be checked and is wrong is refused: a JWT that nobody signed, or that the issuer's own key did not sign.
-2. What cannot be checked is served where the configuration says `auto`, with `checked` telling how little was seen;
-   under `require` it is refused, with the reason.
+1. What can be checked and is wrong is refused: a JWT that nobody signed, that the issuer's own key did not sign, or
+   whose key is none of the issuer's.
+2. What cannot be checked is served where the configuration says `auto`, with `checked` telling how little was seen and
+   a remark telling why; under `require` it is refused, with the reason.
 3. One further request at most for each token that is minted, and none where it was in vain a while ago.
 """
 
@@ -18,7 +19,7 @@ from tokenbroker.issuers import compact, introspection
 from tokenbroker.issuers.exchange import scrub
 from tokenbroker.issuers.introspection import Untold
 from tokenbroker.issuers.jwks import ASK_AGAIN_AFTER, ASYMMETRIC, WITHIN, KeySet, Verdict
-from tokenbroker.issuers.response import told_lifetime
+from tokenbroker.issuers.response import check_begun, told_lifetime
 from tokenbroker.model import Checked
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class _Obstacle:
     """Why a signature cannot be checked."""
 
     why: str
-    """Goes on a sentence about the token."""
+    """A clause; `it` is the token."""
     hint: str
     again_in: float | None = None
     """Seconds after which it may be different; `None`: it stays so."""
@@ -57,6 +58,7 @@ class Inspection:
         self._clock = clock
         self._keys = KeySet(config, clock=clock, get=get)
         self._untold_until = 0.0
+        self._untold_why = ""
 
     def wanted(self, answer: IssuerAnswer) -> bool:
         """Tell whether there may be anything to look at, by the configuration and the token's form."""
@@ -68,6 +70,16 @@ class Inspection:
             return True
         checkable = config.signature == "require" or (config.signature == "auto" and self._obstacle(jwt) is None)
         return checkable or self._to_ask(jwt)
+
+    def unseen(self, answer: IssuerAnswer) -> IssuerAnswer:
+        """Return `answer`, into which nobody will look, with the reason."""
+        if answer.claims is None:
+            return self._unexplained(answer) if self._config.introspection == "auto" else answer
+        if self._config.signature == "ignore":
+            return self._unchecked(answer)
+        jwt = compact.read(answer.access_token.reveal())
+        obstacle = None if jwt is None else self._obstacle(jwt)
+        return answer if obstacle is None else _remarked(answer, obstacle.why)
 
     async def look_into(
         self, answer: IssuerAnswer, endpoints: Endpoints, attempt: Attempt, introspect: Introspect
@@ -82,8 +94,10 @@ class Inspection:
                 f"{attempt.subject} sent an opaque token, which has no signature to check",
                 'have the issuer make JWTs, or set signature = "auto"',
             )
-        if answer.checked is Checked.SIGNATURE or not self._to_ask(jwt):
+        if answer.checked is Checked.SIGNATURE:
             return answer
+        if not self._to_ask(jwt):
+            return self.unseen(answer) if jwt is None else answer
         return await self._introspected(answer, endpoints, attempt, introspect)
 
     async def close(self) -> None:
@@ -97,14 +111,14 @@ class Inspection:
                 "have the issuer sign its tokens, say with RS256",
             )
         if self._config.signature == "ignore":
-            return answer
+            return self._unchecked(answer)
         obstacle = self._obstacle(jwt)
         if obstacle is None:
             obstacle = await self._obstacle_at_keys(answer.access_token.reveal(), jwt, endpoints.jwks_uri, attempt)
         if obstacle is None:
             return replace(answer, checked=Checked.SIGNATURE)
         if self._config.signature == "auto":
-            return answer
+            return _remarked(answer, obstacle.why)
         message = f"{attempt.subject} sent a JWT whose signature cannot be checked: {obstacle.why}"
         if obstacle.again_in is None:
             raise self._mismatch(message, obstacle.hint)
@@ -121,7 +135,7 @@ class Inspection:
                 'choose RS256 for the API at the issuer, or set signature = "auto"',
             )
         if "nonce" in jwt.header:  # Entra's tokens for Microsoft Graph: the header that was signed is another one
-            return _Obstacle("its header has a nonce, so only its audience can", 'set signature = "auto"')
+            return _Obstacle("its header has a nonce, so only its audience can check it", 'set signature = "auto"')
         return None
 
     async def _obstacle_at_keys(self, token: str, jwt: Jwt, uri: str | None, attempt: Attempt) -> _Obstacle | None:
@@ -144,12 +158,18 @@ class Inspection:
                     "check jwks_uri, and who answers under the issuer's address",
                 )
             case Verdict.LATER:
-                return _Obstacle(f"{self._keys.failure}", f"see whether {uri} can be reached", ASK_AGAIN_AFTER)
-        stale = self._keys.asked < attempt.started.elapsed
-        return _Obstacle(
-            f"no key at {uri} is the one that it names ({name})",
-            'check jwks_uri, or set signature = "auto"',
-            ASK_AGAIN_AFTER if stale else None,
+                why = f"the issuer's keys cannot be had: {self._keys.failure}"
+                return _Obstacle(why, f"see whether {uri} can be reached", ASK_AGAIN_AFTER)
+        if self._keys.asked >= attempt.started.elapsed:
+            raise TokenMismatch(
+                f"{attempt.subject} sent a JWT ({name}) that no key at {uri} can have signed",
+                hint=f'write signature = "ignore" in [issuers.{self._config.name}] if it signs with keys that it does '
+                "not publish, as Okta's org server does; otherwise check jwks_uri, and who answers there",
+            )
+        return _Obstacle(  # a rotation, perhaps
+            f"its key ({name}) is not among those at {uri}, which were fetched before it was issued",
+            "see whether the issuer publishes the key",
+            ASK_AGAIN_AFTER,
         )
 
     def _to_ask(self, jwt: Jwt | None) -> bool:
@@ -166,10 +186,11 @@ class Inspection:
     ) -> IssuerAnswer:
         """Ask what the token holds; what stands in a JWT itself counts, because that is what the API reads."""
         try:
-            reply = await self._asked(endpoints.introspection, introspect)
+            reply = await self._asked(endpoints, introspect)
             told = introspection.read(reply, answer.access_token, attempt)
         except Untold as silence:
             return self._untold(answer, silence, attempt)
+        check_begun(told, reply, attempt)
         left = told_lifetime(told, reply, attempt)
         return replace(
             answer,
@@ -178,10 +199,16 @@ class Inspection:
             lifetime=answer.lifetime if left is None else min(answer.lifetime, left),
         )
 
-    async def _asked(self, url: str | None, introspect: Introspect) -> Reply:
+    async def _asked(self, endpoints: Endpoints, introspect: Introspect) -> Reply:
         """Ask, and wait no longer than a token that is good without an answer may be held up. Raises `Untold`."""
+        url, elsewhere = endpoints.introspection, endpoints.introspection_elsewhere
+        if url is None and elsewhere is not None:
+            raise Untold(
+                "its introspection endpoint is on another host and not asked; if that is right, write "
+                f'introspection_endpoint = "{scrub(elsewhere, ())}" in [issuers.{self._config.name}]'
+            )
         if url is None:
-            raise Untold("the issuer names no introspection endpoint")
+            raise Untold("it names no introspection endpoint")
         try:
             async with asyncio.timeout(None if self._config.introspection == "require" else WITHIN):
                 return await introspect(url)
@@ -196,7 +223,8 @@ class Inspection:
         """Serve what nobody explains, unless an explanation is required. Raises `IssuerError`."""
         if self._config.introspection == "auto":
             self._untold_until = self._clock.now().elapsed + (UNREACHED_FOR if silence.passes else UNTOLD_FOR)
-            return answer
+            self._untold_why = str(silence)
+            return self._unexplained(answer)
         message = f"{attempt.subject} does not say what its token holds (RFC 7662): {silence}"
         if silence.passes:
             raise IssuerUnavailable(message, retry_after=PASSING)
@@ -206,9 +234,20 @@ class Inspection:
             f"in [issuers.{self._config.name}]",
         )
 
+    def _unexplained(self, answer: IssuerAnswer) -> IssuerAnswer:
+        """Return `answer` with what the issuer gave as the reason when it was last asked."""
+        return _remarked(answer, f"the issuer does not say what it holds: {self._untold_why}")
+
+    def _unchecked(self, answer: IssuerAnswer) -> IssuerAnswer:
+        return _remarked(answer, f'signature = "ignore" is set in [issuers.{self._config.name}]')
+
     def _mismatch(self, message: str, hint: str) -> TokenMismatch:
         return TokenMismatch(message, hint=self._placed(hint))
 
     def _placed(self, hint: str) -> str:
         """Say where a setting that a hint names has its place."""
         return f"{hint} in [issuers.{self._config.name}]" if "set " in hint else hint
+
+
+def _remarked(answer: IssuerAnswer, remark: str) -> IssuerAnswer:
+    return replace(answer, remarks=(*answer.remarks, remark))

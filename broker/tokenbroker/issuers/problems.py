@@ -22,7 +22,8 @@ from tokenbroker.errors import (
     IssuerUnavailable,
     SubjectRefused,
 )
-from tokenbroker.issuers.exchange import http_date, scrub
+from tokenbroker.issuers import hints
+from tokenbroker.issuers.exchange import http_date, scrub, web_page
 from tokenbroker.issuers.quotas import quotas, throttled_for
 from tokenbroker.issuers.said import read
 
@@ -44,16 +45,10 @@ _LATER_STATUS: Final = frozenset({408, 425})
 _LATER_CODES: Final = frozenset({"temporarily_unavailable", "server_error", "slow_down", "internal_failure"})
 _SET_CLOCK: Final = "set this machine's clock, then `broker unlock`"
 
-# Entra gives one `error` for many causes; these three change who can help (contract: Entra error_codes).
-_ENTRA_WRONG_SECRET: Final = 7000215
+# Entra gives one `error` for many causes; these change who can help (contract: Entra error_codes).
 _ENTRA_BAD_SIGNATURE: Final = 700027
 _ENTRA_EXPIRED_SECRET: Final = 7000222
 _ENTRA_NO_APP: Final = 700016
-
-_CONFIGURATION_HINTS: Final[Mapping[str, str]] = {
-    "unauthorized_client": "allow the {grant} grant for this client at the issuer",
-    "unsupported_grant_type": "allow the {grant} grant at the issuer, or correct url in [issuers.{issuer}]",
-}
 
 
 def refusal(reply: Reply, attempt: Attempt) -> IssuerError:
@@ -129,7 +124,7 @@ def _person(reply: Reply, said: Said, attempt: Attempt) -> IssuerError | None:
             hint=f"check client_id in [clients], and the tenant in [issuers.{attempt.issuer}] url",
         )
     if said.code == "access_denied" and reply.status != _UNAUTHORIZED:  # with 401 it is Auth0's wrong secret
-        return IssuerNeedsPerson(f"{attempt.subject} denied access: {said}", hint=_access_hint(attempt))
+        return IssuerNeedsPerson(f"{attempt.subject} denied access: {said}", hint=hints.access(attempt))
     return None
 
 
@@ -175,7 +170,7 @@ def _rejected(reply: Reply, said: Said, attempt: Attempt) -> IssuerError | None:
         or said.code == "invalid_client"
         or (reply.status == _FORBIDDEN and empty)  # glewlwyd's way to say so
         or (said.code == "invalid_grant" and signed)
-        or bool(said.entra & {_ENTRA_WRONG_SECRET, _ENTRA_BAD_SIGNATURE})
+        or bool(said.entra & {hints.ENTRA_WRONG_SECRET, _ENTRA_BAD_SIGNATURE})
     )
     if not rejected:
         return None
@@ -184,26 +179,44 @@ def _rejected(reply: Reply, said: Said, attempt: Attempt) -> IssuerError | None:
             f"{attempt.subject} refused the assertion: {said}; {_off(skew)}",
             hint=_SET_CLOCK,
         )
-    return CredentialRejected(f"{attempt.subject} refused the client: {said}", hint=_credential_hint(attempt))
+    return CredentialRejected(f"{attempt.subject} refused the client: {said}", hint=hints.credential(said, attempt))
 
 
 def _configuration(reply: Reply, said: Said, attempt: Attempt) -> IssuerError:
-    if 300 <= reply.status < 400:  # noqa: PLR2004  # any redirect
-        host = scrub(_host(reply.headers.get("location", "")), attempt.secrets, 100)
-        return IssuerMisconfigured(
-            f"{attempt.subject} answered with a redirect ({reply.status}){f' to {host}' if host else ''}, which is not "
-            "followed with credentials",
-            hint=f"set token_endpoint in [issuers.{attempt.issuer}] to the final address; a captive portal or a "
-            "company's proxy redirects too",
-        )
+    if is_redirect(reply):
+        return redirected(reply, attempt)
     if said.code is None and not said.description:
-        page = ", a web page" if reply.body.lstrip().startswith(b"<") else ""
+        page = ", a web page" if web_page(reply) else ""
         return IssuerMisconfigured(
             f"{attempt.subject} refused the request: {reply.status} without an OAuth error{page}{said.tail}",
             hint=f"check url or token_endpoint in [issuers.{attempt.issuer}], then run `broker doctor`"
             + ("; a company's proxy or a firewall may have answered" if page else ""),
         )
-    return IssuerMisconfigured(f"{attempt.subject} refused the request: {said}", hint=_request_hint(said, attempt))
+    return IssuerMisconfigured(f"{attempt.subject} refused the request: {said}", hint=hints.request(said, attempt))
+
+
+def is_redirect(reply: Reply) -> bool:
+    """Tell whether the answer sends us elsewhere (RFC 9110 §15.4)."""
+    return 300 <= reply.status < 400  # noqa: PLR2004  # any of them
+
+
+def redirected(reply: Reply, attempt: Attempt, key: str = "token_endpoint") -> IssuerError:
+    """Return the error that a redirect stands for; `key` of the issuer's table names who was asked."""
+    host = scrub(_host(reply.headers.get("location", "")), attempt.secrets, 100)
+    table = f"[issuers.{attempt.issuer}]"
+    hint = f"set {key} in {table} to the final address"
+    if key == "url":
+        hint = f"correct url in {table}, or set token_endpoint there"
+    if host and host != _host(f"//{attempt.host}"):
+        hint = (
+            "sign in to the network if it asks for that: captive portals and company proxies redirect; "
+            f"if the issuer itself has moved, set {key} in {table}"
+        )
+    return IssuerMisconfigured(
+        f"{attempt.subject} answered with a redirect ({reply.status}){f' to {host}' if host else ''}, which is not "
+        "followed",
+        hint=hint,
+    )
 
 
 def _host(location: str) -> str:
@@ -211,49 +224,6 @@ def _host(location: str) -> str:
         return urlsplit(location).hostname or ""
     except ValueError:
         return ""
-
-
-def _request_hint(said: Said, attempt: Attempt) -> str:
-    if said.code in {"invalid_scope", "scope_invalid"}:
-        asked = " ".join(attempt.scopes) or "none"
-        return f"grant the scopes to this client at the issuer, or correct scopes in the profile (asked: {asked})"
-    if said.code in {"invalid_target", "invalid_resource"}:
-        return _target_hint(attempt)
-    if said.code == "invalid_request" and attempt.other_encoding is not None:
-        return _encoding_hint(attempt)
-    known = _CONFIGURATION_HINTS.get(said.code or "")
-    grant = attempt.grant.replace("_", " ")
-    return known.format(issuer=attempt.issuer, grant=grant) if known else _target_hint(attempt)
-
-
-def _credential_hint(attempt: Attempt) -> str:
-    keyed = attempt.auth == "private_key_jwt" or attempt.grant == "jwt-bearer"
-    what = "private_key" if keyed else "client_secret"
-    rotated = f"what the client's {what} refers to may have been rotated: put the new one there, then `broker unlock`"
-    return rotated if attempt.other_encoding is None else f"{rotated}; or {_encoding_hint(attempt)}"
-
-
-def _encoding_hint(attempt: Attempt) -> str:
-    return (
-        f'try basic_encoding = "{attempt.other_encoding}" in [issuers.{attempt.issuer}]: '
-        "the client's id or secret has characters that issuers decode differently"
-    )
-
-
-def _access_hint(attempt: Attempt) -> str:
-    if attempt.audience is None:
-        return _target_hint(attempt)
-    return (
-        f"authorise this application for the API {attempt.audience!r} and its scopes at the issuer (at Auth0: the "
-        "API's Machine to Machine Applications), or correct audience in the profile"
-    )
-
-
-def _target_hint(attempt: Attempt) -> str:
-    for key, value in (("audience", attempt.audience), ("resource", attempt.resource)):
-        if value is not None:
-            return f"check {key} = {value!r} in the profile, and that the issuer lets this client have it"
-    return f"set audience or resource in the profile if {attempt.host} wants one, then run `broker doctor`"
 
 
 def _off(skew: float) -> str:

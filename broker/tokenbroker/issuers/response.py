@@ -30,6 +30,7 @@ _TOKEN = re.compile(rf"[\x21-\x7e]{{1,{MAX_TOKEN}}}")  # stricter than RFC 6750 
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,1024}")  # scope-token, RFC 6749 §3.3
 _DIGITS = re.compile(r"[0-9]{1,12}")
 _OK: Final = 200
+BEGINS_WITHIN: Final = 60.0  # seconds by which a token may begin later than it came
 BEARER: Final = "Bearer"
 DPOP: Final = "DPoP"
 
@@ -48,6 +49,7 @@ def parse(
         raise refusal(reply, attempt)  # some refuse with 200
     token = _token(answer.get("access_token"), attempt)
     claims = _claims(token, attempt)
+    check_begun(claims or {}, reply, attempt)
     return IssuerAnswer(
         access_token=Secret(token),
         token_type=_type(
@@ -179,6 +181,24 @@ def told_lifetime(claims: Mapping[str, Any], reply: Reply, attempt: Attempt) -> 
         raise IssuerUnavailable(f"{attempt.subject} sent a token that has already expired")
     given = [] if issued is None else [expiry - issued]
     return _at_least_one(min([*given, *(seconds for seconds in left if seconds > 0)], default=0.0))
+
+
+def check_begun(claims: Mapping[str, Any], reply: Reply, attempt: Attempt) -> None:
+    """Refuse a token that is not valid yet (RFC 7519 §4.1.5), by the issuer's own clock and by ours.
+
+    Without the answer's `Date` nothing is refused: our clock alone may be slow. Raises `TokenMismatch`.
+    """
+    theirs = http_date(reply.headers.get("date", ""))
+    begins = {name: begin for name in ("iat", "nbf") if (begin := _finite(claims.get(name))) is not None}
+    if theirs is None or not begins:
+        return
+    name = max(begins, key=begins.__getitem__)
+    if begins[name] > max(theirs, attempt.started.wall) + BEGINS_WITHIN:
+        raise TokenMismatch(
+            f"{attempt.subject} sent a token that is not valid yet: its {name} is {begins[name]:.15g}, "
+            f"the time there is {theirs:.0f}",
+            hint="check the issuer's clock, or whoever runs the issuer: its tokens begin later than it hands them out",
+        )
 
 
 def _seconds(value: Any) -> float | None:

@@ -29,10 +29,11 @@ _HEADER_IDS: Final = (
     "x-request-id", "x-correlation-id", "x-okta-request-id", "x-ms-request-id", "x-amzn-requestid",
     "x-amzn-request-id", "x-github-request-id", "cf-ray",
 )  # fmt: skip
+_IDS: Final = 128  # characters of two ids
 _CODE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _ID = re.compile(r"[A-Za-z0-9_.:=+/@-]{6,128}")
 _AADSTS = re.compile(r"AADSTS(\d{4,9})")
-_ENTRA_TAIL = re.compile(r"\s*Trace ID: .*$", re.DOTALL)
+_ENTRA_TAIL: Final = "Trace ID: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ def read(reply: Reply, attempt: Attempt) -> Said:
     nested = body.get("error")
     told = {**nested, **body} if isinstance(nested, dict) else body  # Google: {"error": {"message": …, "status": …}}
     words = next((word for name in _WORDS if isinstance(word := told.get(name), str)), "")
-    description = scrub(_ENTRA_TAIL.sub("", words), hidden)
+    description = scrub(words.partition(_ENTRA_TAIL)[0], hidden)
     code = _first((told.get(name) for name in (*_CODES, "status")), _CODE, hidden)
     return Said(
         code=None if code is None or code.isdigit() else code,
@@ -83,11 +84,15 @@ def read(reply: Reply, attempt: Attempt) -> Said:
 def _identity(
     body: Mapping[str, Any], headers: Mapping[str, str], description: str, hidden: Sequence[Secret]
 ) -> str | None:
-    for names, source in ((_BODY_IDS, body), (_HEADER_IDS, headers)):
-        for name in names:
-            if (value := _first([source.get(name)], _ID, hidden)) is not None:
-                return None if value in description else f"{name} {value}"
-    return None
+    """Return the body's ids, Entra's two if both fit, or else a header's."""
+    named = _ids(_BODY_IDS, body, hidden) or _ids(_HEADER_IDS, headers, hidden)[:1]
+    told = [f"{name} {value}" for name, value in named[:2] if value not in description]
+    return ", ".join(told if len(", ".join(told)) <= _IDS else told[:1]) or None
+
+
+def _ids(names: Sequence[str], source: Mapping[str, Any], hidden: Sequence[Secret]) -> list[tuple[str, str]]:
+    found = ((name, _first([source.get(name)], _ID, hidden)) for name in names)
+    return [(name, value) for name, value in found if value is not None]
 
 
 def _first(values: Iterable[Any], shape: re.Pattern[str], hidden: Sequence[Secret]) -> str | None:

@@ -159,6 +159,7 @@ class TokenEndpoint:
             resource=wanted.resource,
             grant=wanted.grant.type,
             dpop=key is not None,
+            auth_methods=endpoints.auth_methods,
         )
         headers = {**_FORM, **proof.headers}
         if key is not None:
@@ -172,7 +173,7 @@ class TokenEndpoint:
     async def _look_into(self, answer: IssuerAnswer, credentials: Credentials, attempt: Attempt) -> IssuerAnswer:
         """Check the token's signature, or ask what it holds, where that is possible and wanted."""
         if not self._inspection.wanted(answer):
-            return answer
+            return self._inspection.unseen(answer)
         endpoints = _fitting(await self._discovery.all_endpoints(), credentials)
 
         async def introspect(url: str) -> Reply:

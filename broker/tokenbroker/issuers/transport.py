@@ -36,6 +36,7 @@ MAX_BODY: Final = 64 * 1024  # bytes; a token answer is a few kilobytes
 CONNECT_TIMEOUT: Final = 3.0  # seconds for TCP and TLS; less if little is given for the whole request
 REACH_TIMEOUT: Final = 5.0  # seconds for all that comes before the request: name, proxy, TCP and TLS
 
+_PROXY_PASSWORD: Final = 407  # RFC 9110 §15.5.8
 _HEADERS: Final = {
     "Accept": "application/json",  # oidc-provider answers text/html with an error page
     "Accept-Encoding": "identity",
@@ -197,7 +198,7 @@ class Transport:
             case aiohttp.ClientHttpProxyError() if error.status < 500:  # noqa: PLR2004  # refused, not broken
                 return IssuerMisconfigured(
                     f"the proxy {_shown(via)} refuses to connect to {attempt.subject}: {error.status}",
-                    hint=f"check proxy in [issuers.{attempt.issuer}], or HTTPS_PROXY and NO_PROXY of the broker",
+                    hint=_proxy_hint(error.status, attempt),
                 )
             case aiohttp.ClientError() | OSError() if not isinstance(error, ValueError):
                 return IssuerUnavailable(f"{where} cannot be reached: {_reason(error)}")
@@ -315,6 +316,15 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         if not isinstance(error, aiohttp.ClientError):
             yield error
         error = error.__cause__ or error.__context__
+
+
+def _proxy_hint(status: int, attempt: Attempt) -> str:
+    if status == _PROXY_PASSWORD:
+        return (
+            "set HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT, percent-encoded, in the environment of `broker serve`, "
+            f"and remove proxy from [issuers.{attempt.issuer}]"
+        )
+    return f"check proxy in [issuers.{attempt.issuer}], or HTTPS_PROXY and NO_PROXY of the broker"
 
 
 def _shown(via: str | None) -> str:

@@ -13,22 +13,23 @@ import resource
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, MutableMapping
 
 _PR_SET_DUMPABLE: Final = 4  # <sys/prctl.h>
 _PT_DENY_ATTACH: Final = 31  # macOS <sys/ptrace.h>
 _PRIVATE: Final = 0o077
 
 
-def harden(*, platform: str, library: Any = None) -> dict[str, str]:
+def harden(*, platform: str, environ: MutableMapping[str, str] = os.environ, library: Any = None) -> dict[str, str]:
     """Do what the system allows, and return what became of each measure: `on`, or why not. Never raises.
 
     On Linux `/proc/self` then belongs to root, so nothing later may depend on reading it. On macOS a debugger that is
     attached already ends the process here (ptrace(2): PT_DENY_ATTACH). Children that run another program are not
-    affected, except by the core limit and the umask.
+    affected, except by the core limit and the umask. `environ` is that of the process itself.
     """
     libc = library or ctypes.CDLL(None, use_errno=True)
     measures: dict[str, Callable[[], None]] = {"core_limit": _forbid_cores, "umask": _private_files}
+    measures["no_key_log"] = lambda: _forget_key_log(environ)
     if platform == "linux":
         measures["not_dumpable"] = lambda: _call(libc.prctl, _PR_SET_DUMPABLE, *[ctypes.c_ulong(0)] * 4)
     elif platform == "darwin":
@@ -42,6 +43,11 @@ def _forbid_cores() -> None:
 
 def _private_files() -> None:
     os.umask(_PRIVATE)
+
+
+def _forget_key_log(environ: MutableMapping[str, str]) -> None:
+    """Keep the ssl module from writing the keys of every connection to a file, as developers ask of their browsers."""
+    environ.pop("SSLKEYLOGFILE", None)
 
 
 def _call(function: Any, *arguments: object) -> None:

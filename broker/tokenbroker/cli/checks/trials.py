@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from tokenbroker.claims import UNCOMPARED
 from tokenbroker.cli.checks import Finding, fault, note, ok, onward
 from tokenbroker.cli.text import span
 from tokenbroker.trials import MOST
@@ -14,9 +15,11 @@ if TYPE_CHECKING:
 _CHECKED: Final = {
     "signature": "its signature and claims are right",
     "introspection": "the issuer confirms what it holds",
-    "claims": "its claims are right, its signature could not be checked here",
+    "claims": "its claims are right, its signature was not checked",
     "nothing": "it is opaque, so that only the API can tell what it holds",
 }
+_IN_PART: Final = {"signature": "its signature is right", "claims": "its signature was not checked"}
+"""Instead, where a claim was to be compared and could not be."""
 _BOUND: Final = {
     "dpop": "; it is bound to a key (DPoP): programs need a proof for each request, see docs/protocol.md",
     "certificate": "; it is bound to the client's certificate: a program without that certificate cannot use it",
@@ -65,5 +68,8 @@ def _was_tried(one: dict[str, Any]) -> bool:
 
 def _token(token: dict[str, Any], now: float) -> str:
     scope = f"scope {token['scope']}" if token["scope"] else "no scope"
-    text = f"a token with {scope}, {span(token['expires_at'] - now)} left; {_CHECKED[token['checked']]}"
-    return text + _BOUND.get(token["bound_to"] or "", "")
+    checked, remarks = token["checked"], token["remarks"]
+    whole = _CHECKED[checked]
+    judged = _IN_PART.get(checked, whole) if any(UNCOMPARED in remark for remark in remarks) else whole
+    text = f"a token with {scope}, {span(token['expires_at'] - now)} left"
+    return "; ".join((text, judged, *remarks)) + _BOUND.get(token["bound_to"] or "", "")
