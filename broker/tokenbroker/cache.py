@@ -138,9 +138,8 @@ class TokenCache:
     def drop(self, which: Callable[[TokenKey], bool], told: BrokerError) -> list[tuple[TokenKey, Token]]:
         """Forget the tokens whose key fits; whoever waits for one is told `told`. Returns what was forgotten."""
         entries = [entry for entry in self._entries.values() if which(entry.key)]
-        now = self._clock.now()
         for entry in entries:
-            self._remove(entry, lifecycle.dropped(entry.slot, now))
+            self._remove(entry, lifecycle.dropped(entry.slot))
             self._asked.discard(entry.key.client)
             entry.dropped = told
             if entry.flight is not None:

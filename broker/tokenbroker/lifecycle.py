@@ -279,19 +279,16 @@ def rejected(slot: Slot, fingerprint: str, now: Instant, *, low: bool = False) -
 
 
 def lapsed(slot: Slot) -> Slot:
-    """Forget a token that has ended, and everything but how often it is asked for."""
-    return Slot(reach=slot.reach)
+    """Forget a token that has ended, and everything but how often it is asked for, and what each try costs."""
+    return _costly(slot, Slot(reach=slot.reach))
 
 
-def dropped(slot: Slot, now: Instant) -> Slot:
+def dropped(slot: Slot) -> Slot:
     """Forget a token that may not be served any more, and everything but how often it is asked for.
 
     What costs something each time is not forgotten either: who locks and unlocks in a loop asks no more often.
     """
-    left = Slot(reach=slot.reach, seldom=slot.seldom)
-    if slot.failure is None or not costs(slot.failure.error) or not _backing_off(slot, now):
-        return left
-    return replace(left, failure=slot.failure, retry_at=slot.retry_at, rejections=slot.rejections)
+    return _costly(slot, Slot(reach=slot.reach, seldom=slot.seldom))
 
 
 def forgiven(slot: Slot, now: Instant, *, mended: bool = True) -> Slot:
@@ -314,6 +311,12 @@ def wants_reread(slot: Slot) -> bool:
     failure = slot.failure
     refused = ErrorClass.CREDENTIAL_REJECTED
     return failure is not None and not failure.reread and failure.error.error_class is refused
+
+
+def _costly(slot: Slot, left: Slot) -> Slot:
+    if slot.failure is None or not costs(slot.failure.error):
+        return left
+    return replace(left, failure=slot.failure, retry_at=slot.retry_at, rejections=slot.rejections)
 
 
 def _again(slot: Slot, error: BrokerError, now: Instant) -> bool:
