@@ -67,8 +67,8 @@ async def each() -> dict[str, tuple[float, BrokerError]]:
         async with TROUBLES[name].place(site) as reached:
             return await told(reached)
 
-    with TemporaryDirectory() as folder:
-        site = Site(Path(folder), Names(asyncio.get_running_loop()))
+    with TemporaryDirectory() as folder, Names() as names:
+        site = Site(Path(folder), names)
         slow = [name for name, trouble in TROUBLES.items() if trouble.limit > 1]
         found = {name: await meet(name) for name in TROUBLES if name not in slow}
         found |= dict(zip(slow, await asyncio.gather(*map(meet, slow)), strict=True))

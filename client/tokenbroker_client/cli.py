@@ -39,33 +39,38 @@ def main(argv: Sequence[str] | None = None, first: bytes | TimeoutError | None =
     terminal = os.isatty(0) or os.isatty(2)
     try:
         wanted = arguments.parse(sys.argv[1:] if argv is None else argv)
-        text = output(wanted, here, first, terminal=terminal)
+        text, hint = output(wanted, here, first, terminal=terminal)
     except ClientError as error:
         _complain(messages.lines(PROGRAM, error))
         return error.exit_code
     except KeyboardInterrupt:
         return _EXIT_INTERRUPTED
-    return _print(text, "text" if wanted.help or wanted.version or wanted.list else "token")
+    status = _print(text, "text" if wanted.help or wanted.version or wanted.list else "token")
+    if hint is not None and status == wire.EXIT_OK:
+        _complain(f"{PROGRAM}: hint: {hint}\n")
+    return status
 
 
-def output(wanted: Arguments, here: Here, first: bytes | TimeoutError | None = None, *, terminal: bool = False) -> str:
-    """Return the text for stdout; raises `ClientError`."""
+def output(
+    wanted: Arguments, here: Here, first: bytes | TimeoutError | None = None, *, terminal: bool = False
+) -> tuple[str, str | None]:
+    """Return the text for stdout, and a hint that goes with it to stderr; raises `ClientError`."""
     if wanted.help:
-        return HELP
+        return HELP, None
     if wanted.version:
-        return f"{PROGRAM} {__version__}\n"
+        return f"{PROGRAM} {__version__}\n", None
     timeout = wanted.timeout or default_timeout(terminal=terminal)
     client = Client(wanted.socket, timeout, here=here)
     if wanted.list:
         show = formats.profile_json if wanted.format == "json" else formats.profile_table
-        return show(client.profiles())
+        return show(client.profiles()), None
     answer = _ask(client, wanted) if first is None else _settle(first, timeout)
     if wanted.rejected:
         refused, dropped = answer.fingerprint, client.rejected(answer.profile, answer.fingerprint)
         answer = _ask(client, wanted)
         if not dropped and answer.fingerprint == refused:
             raise messages.kept()
-    return formats.FORMATS[wanted.format](answer, wanted.env)
+    return formats.FORMATS[wanted.format](answer, wanted.env), formats.warning(answer, wanted.format)
 
 
 def _ask(client: Client, wanted: Arguments) -> TokenAnswer:

@@ -51,6 +51,17 @@ FORMATS: Final[dict[str, Callable[[TokenAnswer, str], str]]] = {
     "json": whole,
 }
 
+_SCHEMELESS: Final = frozenset({"token", "env"})
+_BOUND: Final = (
+    "this token is bound to a key (DPoP): an API wants a proof with each request, see BrokerAuth or POST /proof"
+)
+
+
+def warning(answer: TokenAnswer, name: str) -> str | None:
+    """Return the hint for a token that is of no use alone, in a format that does not say so itself (RFC 9449 §7)."""
+    bound = answer.token_type.lower() == "dpop"
+    return _BOUND if bound and name in _SCHEMELESS else None
+
 
 def profile_table(profiles: tuple[ProfileInfo, ...]) -> str:
     """Return the table of `broker-token --list`."""

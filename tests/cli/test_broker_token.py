@@ -63,6 +63,30 @@ def test_the_token_and_nothing_else_is_printed(command: Path, daemon: FakeDaemon
     ]
 
 
+BOUND = (
+    "broker-token: hint: this token is bound to a key (DPoP): an API wants a proof with each request, see BrokerAuth "
+    "or POST /proof\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("flags", "out", "err"),
+    [
+        pytest.param((), f"{TOKEN}\n", BOUND, id="script"),
+        pytest.param(("--format", "token"), f"{TOKEN}\n", BOUND, id="cli"),
+        pytest.param(("--format", "env"), f"export ACCESS_TOKEN='{TOKEN}'\n", BOUND, id="env"),
+        pytest.param(("--format", "header"), f"Authorization: DPoP {TOKEN}\n", "", id="header"),
+    ],
+)
+def test_a_bound_token_is_printed_with_a_hint(
+    command: Path, daemon: FakeDaemon, flags: tuple[str, ...], out: str, err: str
+) -> None:
+    """Exit 0: the token is there, and of no use to an API without proofs. The broker is asked once."""
+    daemon.script(http(200, wire.encode_token(replace(token_number(0), token_type="DPoP"))))
+    assert run(command, "search", *flags, BROKER_SOCKET=daemon.path) == (0, out, err)
+    assert len(daemon.seen) == 1
+
+
 @WAYS
 @pytest.mark.parametrize(
     ("answer", "transcript"),
@@ -287,7 +311,7 @@ def test_a_misspelt_never_is_a_usage_error(command: Path, daemon: FakeDaemon, fl
 )
 def test_what_is_asked(daemon: FakeDaemon, arguments: tuple[str, ...], form: dict[str, str]) -> None:
     surroundings = replace(here(), environ={"BROKER_SOCKET": daemon.path})
-    assert output(parse(arguments), surroundings).startswith("eyJ")
+    assert output(parse(arguments), surroundings)[0].startswith("eyJ")
     assert [request.form for request in daemon.seen] == [{"grant_type": "client_credentials"} | form]
 
 

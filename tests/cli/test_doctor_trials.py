@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.cli.test_doctor import doctor, pairs
-from tests.e2e.rig import OWNER
-from tests.e2e.standard import CRON_SECRET, SECRET
+from tests.e2e.rig import API, OWNER, Background
+from tests.e2e.standard import CRON_SECRET, SECRET, configuration
+from tests.standins.second_issuer.faces import RFC9068
+from tests.standins.second_issuer.server import SecondIssuer
+from tests.standins.second_issuer.state import Client
 from tokenbroker.cli.checks import Finding, State, fault, note, ok
 from tokenbroker.cli.checks.trials import check_trials, untold
 from tokenbroker.trials import MOST
@@ -24,7 +28,7 @@ WHO = "client `mine`, profile `search`"
 
 def token(**more: Any) -> dict[str, Any]:
     found = {"profile": "search", "client": "mine", "scope": "read", "expires_at": NOW + 3600, "checked": "signature"}
-    return {**found, "bound_to": None, "retry_in": None, **more}
+    return {**found, "bound_to": None, "retry_in": None, "remarks": [], **more}
 
 
 def one(code: str | None = None, hint: str | None = None, **more: Any) -> dict[str, Any]:
@@ -42,13 +46,34 @@ def judged(tried: dict[str, Any]) -> Finding:
     [
         ("signature", "its signature and claims are right"),
         ("introspection", "the issuer confirms what it holds"),
-        ("claims", "its claims are right, its signature could not be checked here"),
+        ("claims", "its claims are right, its signature was not checked"),
         ("nothing", "it is opaque, so that only the API can tell what it holds"),
     ],
 )
 def test_how_far_a_token_could_be_checked_is_said(checked: str, says: str) -> None:
     """Honest about the tokens that nobody but the API can read."""
     assert judged(one(checked=checked)) == ok("client", f"{WHO}: a token with scope read, 1 h left; {says}")
+
+
+@pytest.mark.parametrize(
+    ("checked", "says"),
+    [
+        ("signature", "its signature is right"),
+        ("introspection", "the issuer confirms what it holds"),
+        ("claims", "its signature was not checked"),
+    ],
+)
+def test_claims_that_are_not_there_are_not_called_right(checked: str, says: str) -> None:
+    """What could not be compared is named instead."""
+    remark = "it has no claim owner, which could not be compared"
+    assert judged(one(checked=checked, remarks=[remark])).message.endswith(f" left; {says}; {remark}")
+
+
+def test_what_is_odd_beside_is_said() -> None:
+    """The claims are right all the same."""
+    remarks = ["it has scope admin, which was not asked for", "and more"]
+    found = judged(one(remarks=remarks, bound_to="certificate"))
+    assert f"its signature and claims are right; {'; '.join(remarks)}; it is bound to" in found.message
 
 
 @pytest.mark.parametrize(("bound", "says"), [("dpop", "a proof for each request"), ("certificate", "cannot use it")])
@@ -165,6 +190,27 @@ def test_a_client_that_is_wrong_is_a_fault_and_told_once(rig: Rig, daemon: Daemo
         assert len([text for text, _ in pairs(ran, "ok") if text.startswith("client `mine-cron`")]) == 1
         assert not {SECRET, CRON_SECRET} & set(ran.out.split())
     assert rig.broker("revoke", "--all").code in {0, 1}
+
+
+def test_claims_that_a_token_does_not_have_are_told(rig: Rig) -> None:
+    """By the doctor and by the status, of an issuer that signs, leaves claims out and grants more than is asked."""
+    scope = {"scope": "search:read admin"}
+    bare = Client("id-interactive", [SECRET], audiences=(API,), scopes=("search:read",), owner=None, claims=scope)
+    whole = Client("id-autonomous", [CRON_SECRET], "client_secret_basic", audiences=(API,), scopes=("search:read",))
+    whole.owner, whole.agent_type = OWNER, "autonomous"
+    remarks = [
+        "it has no claim aud, owner, which could not be compared",
+        "it has scope admin, which was not asked for",
+    ]
+    with Background() as beside:
+        dialect = replace(RFC9068, audience=False)
+        second = beside.enter(SecondIssuer.start(clients=[bare, whole], dialect=dialect))
+        rig.configure(configuration(second.url))
+        with rig.serve():
+            assert rig.broker("unlock").code == 0
+            told = [message for message, _ in pairs(doctor(rig), "ok") if message.startswith("client ")]
+            assert [one["remarks"] for one in rig.status()["tokens"]] == [remarks, [remarks[0].replace(", owner", "")]]
+    assert told[0].endswith("left; its signature is right; " + "; ".join(remarks))
 
 
 def test_another_configuration_is_not_tried(rig: Rig, daemon: Daemon, issuer: DevIssuer) -> None:

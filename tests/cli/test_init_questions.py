@@ -48,6 +48,7 @@ __all__ = ["new"]  # a fixture
         pytest.param("client_id", {"preset": "google"}, "NAME@PROJECT.iam.gserviceaccount.com", False, id="an example"),
         pytest.param("client_id", {"preset": "github-app"}, "Zx8kPq2LmN4vR7tYbC1dWs9f", False, id="a secret is no id"),
         pytest.param("client_id", {"preset": "github-app"}, "1234567", True, id="an app's number"),
+        pytest.param("client_id", {"preset": "github-app"}, "Iv23liZx8kPq2LmN4vR7", True, id="an app's client id"),
         pytest.param("installation", {"preset": "github-app"}, "acme", False, id="an installation is a number"),
         pytest.param("scopes", {}, "a b  c", True, id="scopes are separated by spaces"),
         pytest.param("scopes", {}, 'a"b', False, id="scopes have no quotes"),
@@ -59,7 +60,11 @@ __all__ = ["new"]  # a fixture
         pytest.param("vault_url", {"backend": "connect"}, "http://c.example", False, id="a Connect server by TLS"),
         pytest.param("credential", {"backend": "connect"}, "eyJhbGciOiJFUzI1NiJ9", False, id="a token is no place"),
         pytest.param("service", {"backend": "keyring"}, "a/b", True, id="a keyring service may hold anything"),
-        pytest.param("client_id", {}, "0oa1b2c3", False, id="the client id goes by reference"),
+        pytest.param("client_id", {}, "0oa1b2c3", True, id="the client id is no secret"),
+        pytest.param("client_id", {}, "op://Agents/0oa1b2c3/username", True, id="the client id may go by reference"),
+        pytest.param("client_id", {}, "keyring://a/b", False, id="the client id in another vault"),
+        pytest.param("client_id", {}, "Zx8kPq2LmN4vR7tYbC1dWs9f", False, id="a client id that may be a secret"),
+        pytest.param("scopes", {"preset": "github-app"}, "", True, id="no permissions: all of the installation"),
         pytest.param("owner", {}, "a\tb", False, id="no control characters"),
         pytest.param("profile", {}, "no spaces", False, id="a profile is a word"),
         pytest.param("program", {}, "/usr/bin/python3*", True, id="a glob over a path"),
@@ -71,6 +76,22 @@ def test_answers_are_judged(name: str, given: dict[str, str], answer: str, accep
     reason = refusal(question(name, given), answer)
     assert (reason is None) is accepted
     assert len(answer) < 9 or answer not in (reason or "")
+
+
+@pytest.mark.parametrize(
+    ("preset", "method"), [(name, method) for name, preset in PRESETS.items() for method in preset.methods]
+)
+def test_what_is_proposed_is_accepted(preset: str, method: str) -> None:
+    """`empty: none` too, and whatever else Return alone stands for."""
+    for backend in ("op", "sdk", "connect", "keyring"):
+        given = {"preset": preset, "method": method, "backend": backend, "client_id": "7", "installation": "7"}
+        for one in all_questions(given | {"scopes": PRESETS[preset].scope_needed or ""}, Found("https://i.example/t")):
+            assert one.default is None or refusal(one, one.default) is None, one.name
+
+
+def test_the_owners_explanation_is_true() -> None:
+    """A token that does not say whose it is, is taken, unless the configuration says where it must."""
+    assert "compared where it is there, and `claims` in [issuers] says where" in (question("owner", {}).explain or "")
 
 
 @pytest.mark.parametrize(

@@ -221,9 +221,9 @@ CASES = [
             Fault(
                 other_secret,
                 "refused the client: invalid_client (AADSTS7000215: Invalid client secret provided)",
-                ROTATED,
+                "the secret's value, not its id, belongs where the client's client_secret refers",
             ),
-            Fault(other_audience, "refused the request: invalid_resource (AADSTS500011: ", "set audience"),
+            Fault(other_audience, "refused the request: invalid_resource (AADSTS500011: ", "correct scopes in"),
             Fault(throttled, "cannot answer now: 429", "broker status"),
         ),
     ),
@@ -279,14 +279,14 @@ CASES = [
         {"scopes": CLOUD},
         {"client_id": ROBOT, "private_key": ""},
         (
-            Fault(disabled, "refused the client: invalid_grant (Invalid grant: account not found)", ROTATED),
+            Fault(disabled, "refused the client: invalid_grant (Invalid grant: account not found)", "account is gone"),
             Fault(
                 no_scopes, "refused the request: invalid_scope (Invalid OAuth scope", "correct scopes in the profile"
             ),
             Fault(other_key, "refused the client: invalid_grant", ROTATED),
         ),
         (f'client_id = "{ROBOT}"', 'private_key = "op://Agents/ITEM/key.json"'),
-        checked="it is opaque, so that only the API can tell what it holds",
+        checked="can tell what it holds; the issuer does not say what it holds: it names no introspection endpoint",
     ),
     Case(
         "github-app",

@@ -44,7 +44,8 @@ CASES = {
     "wrong-secret": Case(
         1,
         "{issuer} refused the client: invalid_client",
-        "what the client's client_secret refers to may have been rotated: put the new one there, then `broker unlock`",
+        "what the client's client_secret refers to may have been rotated: put the new one there, then `broker unlock`; "
+        "or set another `auth`, if the issuer wants one",
         client='issuer = "main"\nclient_id = "id-autonomous"\nclient_secret = "op://Agents/m2m/credential"',
         profile=f'audience = "{API}"',
     ),

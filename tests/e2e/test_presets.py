@@ -140,8 +140,9 @@ def test_a_preset_from_the_first_question_to_its_faults(
     assert person.token("main", "--as", "autonomous") == issuer.minted[-1].token
     assert len(issuer.minted) == 1
 
-    for fault in case.faults:
+    for number, fault in enumerate(case.faults):
         assert person.broker("revoke", "--all")[0] == 0
+        afresh(person, number)
         registered = issuer.clients[client.id] = replace(client)
         issuer.installations[7] = Installation("Iv1.app")
         fault.breaks(issuer, registered)
@@ -149,6 +150,15 @@ def test_a_preset_from_the_first_question_to_its_faults(
         assert code == 1
         explained(fault, said)
         issuer.quota = None
+
+
+def afresh(person: Person, number: int) -> None:
+    """Have the daemon take the issuer for another one: what it refused, or minted in vain, it is not asked for soon."""
+    path = Path(person.config)
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("timeout = ")]
+    lines.insert(lines.index("[issuers.main]") + 1, f'timeout = "{9 + number}s"')
+    path.write_text("\n".join(lines) + "\n")
+    assert person.broker("reload")[0] == 0
 
 
 def explained(fault: Fault, said: str) -> None:

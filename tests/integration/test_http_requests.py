@@ -268,7 +268,7 @@ async def test_a_header_that_would_split_the_answer_is_a_fault(caplog: pytest.Lo
     assert b"Set-Cookie" not in answer + caplog.text.encode()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_how_bytes_are_cut_does_not_matter(data: st.DataObject) -> None:
     """Any sequence of requests, cut anywhere, gives the same requests."""
@@ -299,7 +299,7 @@ def test_how_bytes_are_cut_does_not_matter(data: st.DataObject) -> None:
     assert read(*pieces) == read(stream)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(junk=st.lists(st.binary(max_size=200), max_size=10))
 def test_no_bytes_make_the_reader_raise(junk: list[bytes]) -> None:
     """Whatever comes, there is at most one refusal, and it is last."""

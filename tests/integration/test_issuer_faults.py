@@ -259,6 +259,24 @@ async def test_discovery_follows_no_redirect_and_trusts_no_other_host() -> None:
     assert not [request for request in server.requests if request.body or "authorization" in request.headers]
 
 
+async def test_the_metadata_says_by_which_method_a_refused_client_should_come() -> None:
+    """What discovery learned reaches the hint, and changes nothing of what is sent."""
+    async with FaultIssuer() as server:
+        methods = ["private_key_jwt", "client_secret_basic"]
+        document = {"issuer": server.origin, "token_endpoint": server.url}
+        server.script(
+            answer(document | {"token_endpoint_auth_methods_supported": methods}),
+            answer({"error": "invalid_client"}, 401),
+        )
+        with pytest.raises(CredentialRejected) as raised:
+            await ask(at(server, url=server.origin, token_endpoint=None))
+    assert raised.value.hint == (
+        "the issuer's metadata names client_secret_basic, private_key_jwt; "
+        'set auth = "client_secret_basic" in [clients]'
+    )
+    assert b"client_secret=" in server.requests[-1].body
+
+
 async def test_discovery_then_many_tokens() -> None:
     """Callers that come together share one look-up and make one token request each."""
     async with FaultIssuer(answer(TOKEN)) as server:
@@ -272,8 +290,10 @@ async def test_discovery_then_many_tokens() -> None:
 
 
 async def test_cookies_are_not_kept() -> None:
+    """Asked by a name: aiohttp's jar takes none from a bare address."""
     async with FaultIssuer(answer(TOKEN, headers={"Set-Cookie": "a=b; Path=/"})) as server:
-        endpoint = TokenEndpoint(at(server), clock=StillClock(), env={})
+        named = server.url.replace("127.0.0.1", "localhost")
+        endpoint = TokenEndpoint(at(server, token_endpoint=named), clock=StillClock(), env={})
         for _ in range(2):
             await endpoint.issue(POST, scopes=(), audience=None, resource=None, extra={})
         await endpoint.close()
@@ -291,6 +311,18 @@ async def test_a_connection_that_takes_too_long_has_its_own_words() -> None:
         problem = transport._problem(aiohttp.ConnectionTimeoutError(), NOBODY, via, Step(lacks))
         assert type(problem) is IssuerUnavailable
         assert problem.message.endswith(f"cannot be reached: {lacks} within {seconds} s")
+
+
+async def test_time_limits_are_not_rounded_up() -> None:
+    """By aiohttp one that is over its ceiling ends on a whole second of the loop's clock, up to one later."""
+    async with FaultIssuer() as server:
+        transport = Transport(at(server, timeout=30.0), env={})
+        await transport.exchange("POST", server.url, NOBODY, headers={})
+        session = transport._session
+        await transport.close()
+    assert session is not None
+    limits = session.timeout
+    assert limits.ceil_threshold > max(limits.total or 0, limits.connect or 0, limits.sock_connect or 0)
 
 
 async def test_nobody_listens() -> None:
@@ -426,6 +458,7 @@ async def test_a_proxy_is_asked_to_connect_and_sees_no_secret(how: str) -> None:
     assert "login.invalid" in raised.value.message
     assert proxy.address in raised.value.message
     assert not [text for text in ("us er", "us%20er", "pü", "p%C3") if text in f"{raised.value} {raised.value.hint}"]
+    assert "set HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT" in str(raised.value.hint)
 
 
 async def test_a_proxy_that_is_broken_may_work_later() -> None:

@@ -18,7 +18,8 @@ import pytest
 from tests.fakes_issuer import StillClock
 from tests.standins.fault_issuer import FaultIssuer, answer
 from tests.standins.networks import TROUBLES, Names, Site, Trouble, certified, full
-from tokenbroker import issuers
+from tests.standins.private_ca import PrivateCa
+from tokenbroker import issuers, trust
 from tokenbroker.config import IssuerConfig
 from tokenbroker.errors import IssuerMisconfigured, IssuerUnavailable, IssuerUntrusted
 from tokenbroker.issuers.token_endpoint import TokenEndpoint
@@ -26,23 +27,24 @@ from tokenbroker.issuers.transport import _distrust
 from tokenbroker.model import Credentials, IssuerAnswer, Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 BRIEF = 0.4  # seconds for one request; the defaults are measured by `make bench`
 SECRET = "p@ss+wo%rd"
+SENDS = Credentials("client", client_secret=Secret(SECRET))
 TOKEN = {"access_token": "t", "token_type": "Bearer", "expires_in": 60}
 
 
 @pytest.fixture
-async def site(tmp_path: Path) -> Site:
-    return Site(tmp_path, Names(asyncio.get_running_loop()))
+def site(tmp_path: Path) -> Iterator[Site]:
+    with Names() as names:
+        yield Site(tmp_path, names)
 
 
-async def ask(*, env: Mapping[str, str] | None = None, **config: Any) -> IssuerAnswer:
+async def ask(credentials: Credentials = SENDS, *, env: Mapping[str, str] | None = None, **config: Any) -> IssuerAnswer:
     endpoint = TokenEndpoint(IssuerConfig("main", **config), clock=StillClock(), env=env or {})
     try:
         async with asyncio.timeout(5):
-            credentials = Credentials("client", client_secret=Secret(SECRET))
             return await endpoint.issue(credentials, scopes=(), audience=None, resource=None, extra={})
     finally:
         await endpoint.close()
@@ -118,6 +120,24 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     writer.close()
 
 
+async def test_an_old_private_authority_is_trusted(tmp_path: Path) -> None:
+    """One without key identifiers (RFC 5280), which Python refuses since 3.13; also by a client with a certificate."""
+    old = PrivateCa(tmp_path, old=True)
+    certificate, key = map(Secret, old.pair("client"))
+    shows = Credentials("client", auth="self_signed_tls_client_auth", certificate=certificate, private_key=key)
+    async with FaultIssuer(answer(TOKEN), tls=old.server("localhost")) as server:
+        for credentials in (SENDS, shows):
+            answered = await ask(credentials, token_endpoint=server.url, ca_file=str(old.file))
+            assert answered.access_token == Secret("t")
+
+
+async def test_what_is_in_ca_file_need_not_be_a_root(site: Site) -> None:
+    """The server's own certificate is enough, whoever signed it."""
+    async with FaultIssuer(answer(TOKEN), tls=site.ca.server("localhost")) as server:
+        own = site.folder / "localhost.pem"
+        assert (await ask(token_endpoint=server.url, ca_file=str(own))).access_token == Secret("t")
+
+
 @pytest.mark.parametrize("how", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
 async def test_a_private_authority_may_be_the_environments(site: Site, how: str) -> None:
     """OpenSSL's own variables, as for other programs: the daemon passes them on by leaving them alone."""
@@ -165,9 +185,11 @@ async def test_every_connection_verifies(site: Site, *, trusted: bool, monkeypat
         await ask(env=dict(os.environ), token_endpoint="http://issuer.test/token")
 
 
-@pytest.mark.parametrize("module", sorted(Path(issuers.__path__[0]).glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "module", [Path(trust.__file__), *sorted(Path(issuers.__path__[0]).glob("*.py"))], ids=lambda path: path.stem
+)
 def test_no_code_turns_verification_off(module: Path) -> None:
-    """There is no such word in the adapters of issuers."""
+    """There is no such word in the adapters of issuers, nor where they learn whom to trust."""
     assert not re.search(r"CERT_NONE|CERT_OPTIONAL|check_hostname|_create_unverified|ssl=False", module.read_text())
 
 
@@ -177,3 +199,21 @@ def test_a_clock_that_is_behind_is_named() -> None:
     why, hint = _distrust(error, "main")
     assert why == "it is not valid yet"
     assert "clock" in str(hint)
+
+
+async def test_a_name_server_that_hangs_holds_up_nobody_else(site: Site) -> None:
+    """Eight requests wait for its answer; another issuer is reached, and the loop's own threads are free."""
+    site.names.known["fine.test"] = ["127.0.0.1"]
+    hanging = TokenEndpoint(IssuerConfig("a", token_endpoint="https://hanging.test/t"), clock=StillClock(), env={})
+    wanted: dict[str, Any] = {"scopes": (), "audience": None, "resource": None, "extra": {}}
+    asking = [asyncio.create_task(hanging.issue(SENDS, **wanted)) for _ in range(8)]
+    async with FaultIssuer(answer(TOKEN)) as server, asyncio.timeout(2):
+        await asyncio.sleep(0.05)
+        assert await asyncio.to_thread(lambda: "free") == "free"
+        assert (await ask(token_endpoint=server.url)).access_token == Secret("t")
+    assert sum(each.done() for each in asking) == 4, "those beyond what may hang fail at once"
+    for each in asking:
+        each.cancel()
+    ended = await asyncio.gather(*asking, return_exceptions=True)
+    assert sum(isinstance(each, IssuerUnavailable) for each in ended) == 4
+    await hanging.close()

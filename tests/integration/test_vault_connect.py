@@ -658,8 +658,11 @@ def test_the_libraries_are_loaded_beside_the_event_loop() -> None:
 # --- TLS --------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_private_authority_is_trusted_by_ca_file(tmp_path: Path, make: Callable[..., ConnectVault]) -> None:
-    authority = PrivateCa(tmp_path)
+@pytest.mark.parametrize("old", [False, True], ids=["new", "without key identifiers"])
+async def test_a_private_authority_is_trusted_by_ca_file(
+    tmp_path: Path, make: Callable[..., ConnectVault], *, old: bool
+) -> None:
+    authority = PrivateCa(tmp_path, old=old)
     async with ConnectServer(tls=authority.server("localhost")) as server:
         server.add_item(server.add_vault("Agents"), "m2m", {"credential": "v"})
         assert await make(url=server.url, ca_file=str(authority.file)).read([KEY]) == {KEY: Secret("v")}

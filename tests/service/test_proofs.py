@@ -115,7 +115,7 @@ async def test_asking_for_a_proof_begins_no_session() -> None:
         assert len(bench.cache) == 0
 
 
-@pytest.mark.parametrize("how", ["lock", "rejected", "expired", "renewed", "revoked profile"])
+@pytest.mark.parametrize("how", ["lock", "rejected", "expired", "expired, not renewed", "renewed", "revoked profile"])
 async def test_a_token_that_is_no_more_at_hand_has_no_proof(how: str) -> None:
     async with Bench() as bench:
         served = await bench.ask()
@@ -128,6 +128,10 @@ async def test_a_token_that_is_no_more_at_hand_has_no_proof(how: str) -> None:
                 assert bench.broker.rejected("search", served.token.fingerprint, bench.me)
             case "expired":
                 await bench.clock.advance(3599.5)
+            case "expired, not renewed":
+                bench.issuer.gate.clear()
+                await bench.clock.advance(3601)
+                assert bench.cache.entry(served.key).slot.token is not None
             case "renewed":
                 bench.broker.rejected("search", served.token.fingerprint, bench.me)
                 assert (await bench.ask()).token.fingerprint != served.token.fingerprint

@@ -10,9 +10,10 @@ import pytest
 
 from tests.fakes_clock import settle
 from tests.service.world import SECRET, World, configuration
+from tokenbroker.config import ProfileConfig
 from tokenbroker.errors import IssuerUnavailable
 from tokenbroker.model import Revocation, Secret
-from tokenbroker.revocations import BOUND, Report
+from tokenbroker.revocations import AT_ONCE, BOUND, Report
 
 if TYPE_CHECKING:
     from tokenbroker.config import Config, RevokeOn
@@ -84,6 +85,37 @@ async def test_an_issuer_that_cannot_revoke_is_reported_as_such() -> None:
         expires = served.token.validity.expires_at(world.clock.now())
         assert await report(world.control.revoke_profile(None)) == Report(unsupported=1, valid_until=expires)
         assert [each["why"] for each in world.audit.named("token not revoked")] == ["the issuer cannot"]
+
+
+async def test_the_last_of_the_ends_is_reported() -> None:
+    """Until then something is still good."""
+    async with World() as world:
+        world.issuer.revocation = Revocation.UNSUPPORTED
+        await world.ask()
+        await world.clock.advance(100)
+        later = (await world.ask("billing")).token.validity.expires_at(world.clock.now())
+        assert await report(world.control.revoke_profile(None)) == Report(unsupported=2, valid_until=later)
+
+
+async def test_an_issuer_is_not_asked_everything_at_once() -> None:
+    """A lock may drop dozens of tokens."""
+    profiles = {f"p{n}": ProfileConfig(f"p{n}", ("mine",), audience=f"https://p{n}") for n in range(3 * AT_ONCE)}
+    async with World(replace(configuration(), profiles=profiles)) as world:
+        under_way, most = set[Secret](), 0
+
+        async def note(_credentials: Credentials, token: Secret) -> Revocation:
+            nonlocal most
+            under_way.add(token)
+            most = max(most, len(under_way))
+            await asyncio.sleep(0)
+            under_way.discard(token)
+            return Revocation.REVOKED
+
+        world.issuer.on_revoke = note
+        for name in profiles:
+            await world.ask(name)
+        assert await report(world.control.revoke_profile(None)) == Report(revoked=3 * AT_ONCE)
+        assert most == AT_ONCE == 8
 
 
 async def test_an_issuer_that_cannot_be_asked_is_reported_with_the_reason() -> None:

@@ -185,6 +185,21 @@ async def test_a_second_refusal_stays() -> None:
         assert world.counts[0] == 2
 
 
+async def test_once_it_was_accepted_a_token_may_be_replaced_again() -> None:
+    """What was in vain is forgotten with the first success: the next refusal is another story."""
+    async with Exchanges(inner_lifetime=86400.0, lifetime=300.0) as world:
+        world.issuer.script = [SubjectRefused("not yet"), SubjectRefused("not yet")]
+        with pytest.raises(SubjectRefused):
+            await world.ask("act")
+        await world.clock.advance(61.0)
+        await world.ask("act")
+        assert [subject(call) for call in world.issuer.calls] == ["token-1", "token-2", "token-2"]
+        world.issuer.script = [SubjectRefused("not this one")]
+        await world.clock.advance(301.0)
+        await world.ask("act")
+        assert [subject(call) for call in world.issuer.calls][3:5] == ["token-2", "token-3"]
+
+
 async def test_who_goes_away_ends_nothing() -> None:
     """A caller of the outer that is cancelled, and the outer itself being revoked, leave the inner flight alone."""
     async with Exchanges() as world:

@@ -11,9 +11,10 @@ import pytest
 from tests.fakes_clock import settle
 from tests.service.test_token_exchange import Exchanges
 from tests.service.world import World, configuration
+from tokenbroker.api import views
 from tokenbroker.config import ClientConfig, Config, ProfileConfig
 from tokenbroker.errors import Busy, CredentialRejected, IssuerMisconfigured, IssuerUnavailable, Locked, SecretNotFound
-from tokenbroker.model import AgentType, SecretRef
+from tokenbroker.model import AgentType, IssuerAnswer, Secret, SecretRef
 from tokenbroker.trials import AT_ONCE, BUDGET, MOST, try_clients
 
 if TYPE_CHECKING:
@@ -68,6 +69,21 @@ async def test_each_client_is_tried_once_with_the_first_profile_that_names_it() 
         found = await tried(world)
         assert [(one.entry.key.profile, one.problem) for one in found.values()] == [("search", None), ("search", None)]
         assert len(world.issuer.calls) == 2
+
+
+async def test_what_the_issuer_and_the_comparison_remark_is_shown_while_the_token_lives() -> None:
+    """First why a check could not be made, then what could not be compared."""
+    async with World(configuration()) as world:
+        await unlocked(world)
+        answer = IssuerAnswer(Secret("token"), "Bearer", HOUR, None, {"agent_type": "interactive"})
+        world.issuer.script = [replace(answer, remarks=("the issuer names no keys",))]
+        found = (await tried(world))["mine"]
+        remarks = views.trial(world.broker, found, world.clock.now())["token"]["remarks"]
+        assert remarks[0] == "the issuer names no keys"
+        assert remarks[-1].startswith("it has no claim ")
+        assert "owner" in remarks[-1]
+        await world.clock.advance(HOUR + 1)
+        assert views.trial(world.broker, found, world.clock.now())["token"]["remarks"] == []
 
 
 async def test_a_doctor_in_a_loop_mints_one_token_for_each_client() -> None:

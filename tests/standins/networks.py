@@ -11,8 +11,9 @@ import datetime as dt
 import gzip
 import socket
 import ssl
+import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from tests.standins.fault_issuer import FaultIssuer, answer, dribble, reset, silence
 from tests.standins.private_ca import PrivateCa
@@ -31,25 +32,31 @@ HOUR = dt.timedelta(hours=1)
 
 
 class Names:
-    """What names resolve to; `None` never answers."""
+    """What names resolve to; `None` never answers. Used as `with Names() as names:`, for the whole process."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self) -> None:
         self.known: dict[str, Sequence[str] | None] = {"hanging.test": None}
-        self._real = loop.getaddrinfo
-        loop.getaddrinfo = self._resolve  # type: ignore[method-assign]  # as a resolver that is told what to say
+        self._real = socket.getaddrinfo
 
-    async def _resolve(self, host: Any, port: Any, **wanted: Any) -> Any:
+    def __enter__(self) -> Self:
+        socket.getaddrinfo = self._resolve  # a resolver that is told what to say
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        socket.getaddrinfo = self._real
+
+    def _resolve(self, host: Any, port: Any, *wanted: Any, **more: Any) -> Any:
         if not isinstance(host, str) or not host.endswith(".test"):
-            return await self._real(host, port, **wanted)
+            return self._real(host, port, *wanted, **more)
         addresses = self.known.get(host, ())
         if addresses is None:
-            await asyncio.Event().wait()
+            threading.Event().wait()
         if not addresses:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        return [await self._numeric(address, port) for address in addresses]
+        return [self._numeric(address, port) for address in addresses]
 
-    async def _numeric(self, address: str, port: int) -> Any:
-        return (await self._real(address, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST))[0]
+    def _numeric(self, address: str, port: int) -> Any:
+        return self._real(address, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)[0]
 
 
 @dataclass

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tokenbroker import lifecycle
 from tokenbroker.breaker import Breaker
 from tokenbroker.errors import (
     CredentialRejected,
@@ -101,8 +102,21 @@ def test_one_request_tries_while_the_others_are_still_told() -> None:
     bench.fail([DOWN] * 3)
     bench.now += 1
     with bench.breaker.request("main", "mine"):
-        held_back(bench, client="another")
+        assert held_back(bench, client="another").retry_after == 1
+        bench.now += lifecycle.AFRESH + 1
+        assert held_back(bench, client="another").retry_after == 1
     bench.ask(client="another")
+
+
+def test_one_from_before_that_fails_during_the_try_lets_nobody_else_in() -> None:
+    bench = Bench()
+    before = bench.breaker.request("main", "slow")
+    before.__enter__()
+    bench.fail([DOWN] * 3)
+    bench.now += 1
+    with bench.breaker.request("main", "mine"):
+        assert not before.__exit__(IssuerUnavailable, DOWN, None)
+        held_back(bench, client="another")
 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError(), ZeroDivisionError()], ids=["cancelled", "a fault"])

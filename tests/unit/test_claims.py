@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -68,6 +69,14 @@ def test_refused_with_both_values(given: IssuerAnswer, how: dict[str, Any], mess
     assert caught.value.hint
 
 
+@pytest.mark.parametrize(("audience", "fits"), [("https://api", True), (["https://api"], True), ("https://x", False)])
+def test_a_resource_is_an_audience_too(audience: object, *, fits: bool) -> None:
+    """RFC 8707 §2: the issuer restricts the token to the resource that was asked for, by its audience."""
+    key = replace(KEY, audience=None, resource="https://api")
+    with nullcontext() if fits else pytest.raises(TokenMismatch, match="is https://x, asked was https://api"):
+        claims.check(answer({"aud": audience}), key, CLIENT, issuer())
+
+
 def test_fewer_scopes_are_served_where_the_configuration_says_so() -> None:
     assert ("a",) == claims.check(answer(None, ("a",)), KEY, CLIENT, issuer(granted_scopes="subset"))
     assert () == claims.check(answer(None, ()), KEY, CLIENT, issuer(granted_scopes="ignore"))
@@ -108,6 +117,10 @@ def jwt(found: dict[str, Any], **more: Any) -> IssuerAnswer:
             jwt({"org_id": "org_1", "org_name": "acme"}), claims.Asked("id", "acme"), {}, id="the organization by name"
         ),
         pytest.param(jwt({"org_id": "org_1"}), claims.Asked("id", "acme"), {}, id="a name that nothing says"),
+        pytest.param(
+            jwt({"org_id": "org_1", "org_name": "acme"}), claims.Asked("id", "org_1"), {}, id="an id beside a name"
+        ),
+        pytest.param(answer(None), ASKED, {"claims": {"owner": "x/owner"}}, id="a place in an opaque token"),
         pytest.param(jwt({}), claims.Asked("id", "org_1"), {}, id="no organization, and no place for it"),
         pytest.param(jwt({"iat": NOW, "nbf": NOW + 60, "exp": NOW + 90}), ASKED, {}, id="nbf within the tolerance"),
         pytest.param(jwt({"iat": True, "nbf": "x", "exp": 10**400}), ASKED, {}, id="times that are none"),
@@ -144,6 +157,13 @@ def test_what_agrees_is_served(given: IssuerAnswer, asked: claims.Asked, how: di
                 jwt({name: "theirs"}), ASKED, {}, (f"{name} is theirs", "is id"), id=f"another client by {name}"
             )
             for name in claims.CLIENT_CLAIMS
+        ),
+        pytest.param(
+            jwt({"client_id": "theirs"}),
+            claims.Asked("id", grant="token-exchange"),
+            {},
+            ("client_id is theirs", "is id"),
+            id="another client by an exchange",
         ),
         pytest.param(
             jwt({"client_id": "id", "azp": "theirs"}), ASKED, {}, ("azp is theirs",), id="one of two client claims"
@@ -223,3 +243,77 @@ def test_what_silence_about_scopes_means(found: dict[str, Any] | None, absent: A
     if not granted:
         with pytest.raises(TokenMismatch, match="did not grant scope a b to client `mine`; it granted none"):
             claims.check(answer(found, None), KEY, CLIENT, issuer(absent_scope=absent))
+
+
+OURS = {"aud": "https://api", "owner": "o@example.com", "agent_type": "interactive"}
+MISSING = "it has no claim {}, which could not be compared"
+UNASKED = "it has scope {}, which was not asked for"
+
+
+@pytest.mark.parametrize(
+    ("given", "asked", "remarks"),
+    [
+        pytest.param(jwt(OURS), ASKED, (), id="all is there"),
+        pytest.param(answer(None), ASKED, (), id="an opaque token has no claims to miss"),
+        pytest.param(jwt({}), ASKED, (MISSING.format("aud, owner, agent_type"),), id="nothing is there"),
+        pytest.param(jwt(OURS | {"owner": None}), ASKED, (MISSING.format("owner"),), id="null is absent"),
+        pytest.param(jwt({}, checked=Checked.INTROSPECTION), ASKED, (MISSING.format("aud, owner, agent_type"),),
+                     id="an issuer that tells as good as nothing"),
+        pytest.param(jwt(OURS), claims.Asked("id", "org_1"), (MISSING.format("org_id"),), id="no organization"),
+        pytest.param(jwt(OURS | {"org_id": "org_1"}), claims.Asked("id", "org_1"), (), id="the organization"),
+        pytest.param(jwt(OURS | {"org_id": "org_1", "org_name": "acme"}), claims.Asked("id", "acme"), (),
+                     id="its name"),
+        pytest.param(jwt(OURS | {"org_name": "acme"}), claims.Asked("id", "org_1"), (MISSING.format("org_id"),),
+                     id="a name where an id was asked"),
+        pytest.param(jwt(OURS | {"org_id": "org_1"}), claims.Asked("id", "acme"),
+                     ("its org_id org_1 could not be compared with the name acme",), id="an id where a name was asked"),
+        pytest.param(jwt(OURS, scope=("a", "admin", "b")), ASKED, (UNASKED.format("admin"),), id="more was granted"),
+        pytest.param(answer(None, ("a", "admin", "b")), ASKED, (UNASKED.format("admin"),), id="more, by the answer"),
+        pytest.param(jwt(OURS | {"scope": "z a b y"}), ASKED, (UNASKED.format("y z"),), id="more is in the token"),
+        pytest.param(jwt(OURS | {"permissions": ["a", "b", "c"]}, scope=None), ASKED, (UNASKED.format("c"),),
+                     id="more permissions"),
+        pytest.param(jwt(OURS | {"roles": ["c"]}), ASKED, (), id="roles beside the granted scopes"),
+        pytest.param(answer(None, ("a", "b", "metadata:read")), ASKED, (), id="what GitHub always adds"),
+        pytest.param(jwt({"scope": "a b \x1b[1m" + "z" * 200} | OURS), ASKED, (UNASKED.format("?[1m" + "z" * 96),),
+                     id="text that steers a terminal"),
+    ],
+)  # fmt: skip
+def test_what_could_not_be_compared_or_is_odd_is_remarked(
+    given: IssuerAnswer, asked: claims.Asked, remarks: tuple[str, ...]
+) -> None:
+    """It is served, and a person is told."""
+    claims.check(given, KEY, CLIENT, issuer(), asked)
+    assert claims.remarks(given, KEY, CLIENT, issuer(), asked) == remarks
+
+
+@pytest.mark.parametrize(
+    ("scopes", "granted"),
+    [
+        pytest.param((), ("a",), id="who asks for none takes the issuer's own choice"),
+        pytest.param(("https://graph/.default",), ("Mail.Read",), id="who asks for all of an application's"),
+        pytest.param(("api://x/a",), ("a",), id="a short name of what was asked"),
+    ],
+)
+def test_scopes_that_were_asked_for_in_other_words_are_not_odd(
+    scopes: tuple[str, ...], granted: tuple[str, ...]
+) -> None:
+    key = TokenKey("search", "mine", scopes)
+    assert claims.remarks(jwt(OURS, scope=granted), key, CLIENT, issuer()) == ()
+
+
+def test_absent_claims_are_named_as_the_configuration_names_them() -> None:
+    """A resource is an audience too; without either no `aud` is missed."""
+    resource = TokenKey("search", "mine", (), resource="https://api")
+    assert claims.remarks(jwt(OURS | {"aud": None}), resource, CLIENT, issuer()) == (MISSING.format("aud"),)
+    assert claims.remarks(jwt(OURS | {"aud": None}), TokenKey("search", "mine", ()), CLIENT, issuer()) == ()
+    named = issuer(claims={"owner": "https://x/owner", "org_id": "tenant"})
+    found = jwt({"https://x/owner": "o@example.com", "tenant": "acme", "org_id": "org_9"})
+    remarked = claims.remarks(found, TokenKey("search", "mine", ()), CLIENT, named, claims.Asked("id", "acme"))
+    assert remarked == (MISSING.format("agent_type"),)
+
+
+def test_a_remark_repeats_no_secret() -> None:
+    """An issuer may echo a secret as a scope."""
+    hidden = claims.Asked("id", hidden=(Secret("hunter2-hunter2"),))
+    given = replace(jwt(OURS | {"scope": "hunter2-hunter2 T0KEN-T0KEN"}), access_token=Secret("T0KEN-T0KEN"))
+    assert claims.remarks(given, KEY, CLIENT, issuer(), hidden) == (UNASKED.format("… …"),)

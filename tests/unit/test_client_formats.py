@@ -35,6 +35,15 @@ def test_a_bound_token_is_named_as_what_it_is(named: str) -> None:
     assert formats.headers_json(bound, "") == '{"Authorization": "DPoP t0.k~en"}\n'
 
 
+@pytest.mark.parametrize(
+    ("name", "told"), [("token", True), ("env", True), ("header", False), ("headers-json", False), ("json", False)]
+)
+def test_a_bound_token_without_its_scheme_comes_with_a_hint(name: str, told: bool) -> None:  # noqa: FBT001  # parametrized
+    """Where the text does not say so itself; a Bearer token needs none."""
+    assert (formats.warning(replace(ANSWER, token_type="DPoP"), name) is not None) is told
+    assert formats.warning(ANSWER, name) is None
+
+
 def test_json_is_the_whole_answer() -> None:
     """Fields that this client does not know are passed through."""
     shown = json.loads(formats.FORMATS["json"](ANSWER, ""))

@@ -119,6 +119,7 @@ WHOLE = http(200, wire.encode_token(wire.TokenAnswer("eyJh.e30._-")))
         pytest.param(http(200, b'{"access_token":"t"'), id="an open object"),
         pytest.param(http(200, wire.encode_token(wire.TokenAnswer("x" * (wire.MAX_TOKEN + 1)))), id="too long"),
         pytest.param(b"HTTP/1.1 200 OK\r\n\r\n" + wire.encode_token(wire.TokenAnswer("t")), id="no length"),
+        pytest.param(http(200, wire.encode_token(wire.TokenAnswer("t", token_type="DPoP"))), id="bound to a key"),
         pytest.param(b"", id="nothing"),
         pytest.param(TimeoutError(), id="no answer in time"),
     ],

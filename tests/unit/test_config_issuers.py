@@ -138,6 +138,13 @@ def test_every_authentication_can_be_used(auth: str) -> None:
             id="a certificate for a secret",
         ),
         pytest.param(
+            f'{SECRET}\nauth = "private_key_jwt"',
+            "private_key",
+            "required by auth `private_key_jwt`",
+            'add the key `private_key` with a reference, or set auth = "client_secret_post" on the client',
+            id="a secret for the key that somebody asked for",
+        ),
+        pytest.param(
             f'{KEY}\nauth = "tls_client_auth"',
             "certificate",
             "required by auth `tls_client_auth`",
@@ -226,6 +233,30 @@ def test_the_grant_decides_how_a_client_authenticates_that_does_not_say() -> Non
     assert (on_issuer.issuers["i"].auth, on_issuer.clients["c"].auth) == ("none", None)
     back = parse(document('preset = "google"', f'{SECRET}\ngrant = "client_credentials"', 'scopes = ["s"]'))
     assert back.clients["c"].auth == "client_secret_post"
+
+
+NO_CERTIFICATE = (
+    "add `certificate` with the reference of the certificate, which is that of `private_key` where one PEM text holds "
+    "both"
+)
+
+
+@pytest.mark.parametrize("header", ["x5t", "x5t#S256"])
+@pytest.mark.parametrize("more", ['auth = "private_key_jwt"', 'grant = "jwt-bearer"'])
+def test_a_thumbprint_needs_a_certificate(header: str, more: str) -> None:
+    """Without one the assertion would name no key, and the issuer refuse it in its own words."""
+    error = refusal(document(f'assertion_header = "{header}"', f"{KEY}\n{more}"))
+    assert f": clients.c.certificate: required by assertion_header `{header}` of issuer `i`, and not" in error.message
+    assert error.hint == NO_CERTIFICATE
+    for named in (CERTIFICATE, 'key_id = "thumbprint"'):
+        assert parse(document(f'assertion_header = "{header}"', f"{KEY}\n{more}\n{named}")).clients["c"].private_key
+
+
+def test_a_thumbprint_is_nothing_to_who_signs_nothing() -> None:
+    """Entra's clients with a secret, and certificates that are shown and not named."""
+    scopes = 'scopes = ["api://x/.default"]'
+    assert parse(document('preset = "entra"', SECRET, scopes)).clients["c"].certificate is None
+    assert refusal(document('preset = "entra"', f'{KEY}\nauth = "private_key_jwt"', scopes)).hint == NO_CERTIFICATE
 
 
 @pytest.mark.parametrize("grant", ["urn:ietf:params:oauth:grant-type:jwt-bearer", "jwt-bearer"])

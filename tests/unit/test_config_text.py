@@ -253,6 +253,12 @@ REFUSALS = [
         id="a proxy with a path",
     ),
     pytest.param(
+        changed('preset = "auth0"', 'proxy = "http://me:hunter2@proxy:3128"'),
+        "config.toml line 15: issuers.main.proxy: expected a URL without user information, "
+        "found one with it, which is not shown",
+        id="a proxy with a password",
+    ),
+    pytest.param(
         changed('issuer = "main"\nagent_type = "interactive"', 'issuer = "mian"\nagent_type = "interactive"'),
         "config.toml line 21: clients.mine.issuer: expected the name of an issuer, found `mian`",
         id="an issuer that is not defined",
@@ -424,6 +430,12 @@ def test_refusals(text: str, message: str) -> None:
         pytest.param(changed('profile = "search"', 'profile = "serach"'), "did you mean `search`?", id="a profile"),
         pytest.param(
             changed('auth = "private_key_jwt"\n', ""), 'set auth = "private_key_jwt" on the client', id="auth"
+        ),
+        pytest.param(
+            changed('preset = "auth0"', 'proxy = "http://me:hunter2@proxy:3128"'),
+            "remove `proxy`, and set HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT, percent-encoded, in the environment "
+            "of `broker serve`: this file holds no password",
+            id="a proxy's password",
         ),
         pytest.param(changed('decide = "allow"', "decide = 1"), "correct it, then run `broker doctor`", id="no name"),
     ],

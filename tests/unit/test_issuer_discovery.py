@@ -135,7 +135,20 @@ async def test_without_url_the_endpoint_stands_for_the_issuer() -> None:
         pytest.param(
             Reply(200, {"content-encoding": "gzip"}, b"{}"), IssuerMisconfigured, "compressed", id="compressed"
         ),
-        pytest.param(Reply(302, {}, b""), IssuerMisconfigured, "no metadata", id="a redirect is not followed"),
+        pytest.param(
+            Reply(302, {"location": "https://portal.example/x?y"}, b""),
+            IssuerMisconfigured,
+            r"answered with a redirect \(302\) to portal.example, which is not followed$",
+            id="a redirect is not followed",
+        ),
+        pytest.param(
+            Reply(200, {}, b" <!doctype html>"),
+            IssuerMisconfigured,
+            "answered with a web page instead of its metadata, as captive portals and company proxies do",
+            id="a web page",
+        ),
+        pytest.param(Reply(403, {}, b"<html>"), IssuerMisconfigured, r"a web page \(403\)", id="a page that blocks"),
+        pytest.param(Reply(403, {}, b"<?xml?>"), IssuerMisconfigured, "no metadata", id="XML with 403"),
         pytest.param(Reply(404, {}, b""), IssuerMisconfigured, "no metadata", id="nothing there"),
         pytest.param(Reply(503, {"retry-after": "9"}, b""), IssuerUnavailable, "503", id="down"),
         pytest.param(IssuerUnavailable("no network"), IssuerUnavailable, "no network", id="network trouble"),
@@ -146,6 +159,46 @@ async def test_what_is_refused(page: Any, kind: type[IssuerError], says: str) ->
     with pytest.raises(kind, match=says) as raised:
         await discovery(Site({FIRST: page})).endpoints()
     assert type(raised.value) is kind
+
+
+@pytest.mark.parametrize(
+    ("reply", "hint"),
+    [
+        (Reply(302, {"location": "https://portal.example/"}, b""), "sign in to the network"),
+        (Reply(302, {"location": "/login"}, b""), "correct url in [issuers.main], or set token_endpoint there"),
+        (Reply(200, {}, b"<html>"), "sign in to the network"),
+    ],
+    ids=["redirect elsewhere", "redirect at home", "page"],
+)
+async def test_the_network_is_suspected_before_the_url(reply: Reply, hint: str) -> None:
+    """A right url is not to be broken for a captive portal."""
+    with pytest.raises(IssuerMisconfigured) as raised:
+        await discovery(Site(dict.fromkeys((FIRST, SECOND, THIRD), reply))).endpoints()
+    assert str(raised.value.hint).startswith(hint)
+
+
+async def test_a_page_for_one_candidate_hides_no_document_of_another() -> None:
+    """Some answer any unknown address with a page or a redirect to their sign-in."""
+    strange = {FIRST: Reply(200, {}, b"<html>"), SECOND: Reply(302, {"location": "/login"}, b"")}
+    assert await discovery(Site(strange | {THIRD: GOOD})).endpoints() == HERE
+    with pytest.raises(IssuerMisconfigured, match="calls itself"):
+        await discovery(Site({THIRD: strange[FIRST], FIRST: GOOD | {"issuer": "https://x.example"}})).endpoints()
+
+
+@pytest.mark.parametrize(
+    ("named", "known"),
+    [
+        (["private_key_jwt", "client_secret_basic"], ("client_secret_basic", "private_key_jwt")),
+        (["none", "\x1b[31m", 7, {}], ()),
+        ("client_secret_post", ()),
+        (None, ()),
+    ],
+    ids=["ours", "others", "no list", "nothing"],
+)
+async def test_methods_that_are_named_are_kept_for_hints(named: object, known: tuple[str, ...]) -> None:
+    """Of what the document says, our own words alone are kept."""
+    found = await discovery(Site({FIRST: GOOD | {"token_endpoint_auth_methods_supported": named}})).endpoints()
+    assert found == replace(HERE, auth_methods=known)
 
 
 async def test_the_hint_for_a_slash_is_the_line_to_write() -> None:
@@ -273,6 +326,17 @@ async def test_an_alias_for_certificates_is_near_the_issuer(member: str, address
     page = GOOD | {"mtls_endpoint_aliases": {member: "https://login.example.com:8443/x"}}
     found = await discovery(Site({FIRST: page})).endpoints()
     assert "https://login.example.com:8443/x" in {found.mtls_token, found.mtls_revocation, found.mtls_introspection}
+
+
+async def test_an_alias_is_no_way_down_from_https_to_http() -> None:
+    """Also where plain http would do, on this machine; the way up is open."""
+    for scheme, expected in (("https", None), ("http", "http://localhost:8080/x")):
+        url = f"{scheme}://localhost"
+        aliases = {"token_endpoint": "http://localhost:8080/x", "revocation_endpoint": "https://localhost:8443/r"}
+        page = {"issuer": url, "token_endpoint": f"{url}/token", "mtls_endpoint_aliases": aliases}
+        site = Site({f"{url}/.well-known/oauth-authorization-server": page})
+        found = await discovery(site, url=url).endpoints()
+        assert (found.mtls_token, found.mtls_revocation) == (expected, "https://localhost:8443/r")
 
 
 async def test_beside_a_configured_token_endpoint_the_rest_is_looked_up_when_needed() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
+from email.utils import formatdate
 from typing import Any
 
 import jwt
@@ -30,6 +32,7 @@ CLAIMS = {"sub": "x"}
 SIGNED = jwt.encode(CLAIMS, KEY, "ES256", {"kid": "k"})
 FORGED = jwt.encode(CLAIMS, OTHER, "ES256", {"kid": "k"})
 UNKNOWN = jwt.encode(CLAIMS, OTHER, "ES256", {"kid": "z"})
+UNNAMED = jwt.encode(CLAIMS, ec.generate_private_key(ec.SECP384R1()), "ES384")
 SHARED = jwt.encode(CLAIMS, "a shared secret of an API, long enough", "HS256")
 NONCE = jwt.encode(CLAIMS, OTHER, "ES256", {"kid": "k", "nonce": "n"})
 CRITICAL = unsigned_jwt(CLAIMS, {"alg": "ES256", "kid": "k", "crit": ["b64"]})
@@ -59,7 +62,7 @@ class Bench:
         body = {"access_token": token, "expires_in": 3600}
         answer = parse(self.json(body), attempt, default_ttl=300, max_ttl=86400)
         if not self.inspection.wanted(answer):
-            return answer
+            return self.inspection.unseen(answer)
         return await self.inspection.look_into(answer, endpoints, attempt, self._introspect)
 
     async def _get(self, url: str, _: Attempt) -> Reply:
@@ -79,10 +82,11 @@ class Bench:
 
 
 UNCHECKABLE = [
-    pytest.param(SHARED, EVERYTHING, "HS256", id="signed with a shared secret"),
-    pytest.param(NONCE, EVERYTHING, "nonce", id="a nonce in the header"),
-    pytest.param(UNKNOWN, EVERYTHING, "kid z", id="by a key that is not published"),
-    pytest.param(SIGNED, NOTHING, "names no keys", id="of an issuer that publishes no keys"),
+    pytest.param(
+        SHARED, EVERYTHING, "it is signed with HS256, with a secret that its audience has", id="shared secret"
+    ),
+    pytest.param(NONCE, EVERYTHING, "its header has a nonce, so only its audience can check it", id="a nonce"),
+    pytest.param(SIGNED, NOTHING, "the issuer names no keys", id="of an issuer that publishes no keys"),
 ]
 
 
@@ -90,6 +94,7 @@ async def test_a_good_signature_is_seen() -> None:
     bench = Bench()
     answer = await bench.look(SIGNED)
     assert (answer.checked, answer.claims, bench.asked) == (Checked.SIGNATURE, CLAIMS, [JWKS])
+    assert answer.remarks == ()
 
 
 @pytest.mark.parametrize(
@@ -97,6 +102,8 @@ async def test_a_good_signature_is_seen() -> None:
     [
         pytest.param(FORGED, "did not sign", ("auto", "require"), id="signed by someone else"),
         pytest.param(CRITICAL, "crit", ("auto", "require"), id="with extensions that are not known"),
+        pytest.param(UNKNOWN, "kid z.* no key at .*jwks can have", ("auto", "require"), id="by a key not published"),
+        pytest.param(UNNAMED, "no kid.* no key at .*jwks can have", ("auto", "require"), id="by another kind of key"),
         pytest.param(NOBODY, "without a signature", ("auto", "require", "ignore"), id="by its own word unsigned"),
         pytest.param(CUT_OFF, "without a signature", ("auto", "require", "ignore"), id="with its signature cut off"),
     ],
@@ -111,19 +118,22 @@ async def test_a_bad_signature_is_refused(token: str, says: str, modes: tuple[st
 
 @pytest.mark.parametrize(("token", "endpoints", "says"), UNCHECKABLE)
 async def test_a_signature_that_cannot_be_checked(token: str, endpoints: Endpoints, says: str) -> None:
-    """Served by its claims alone, unless the configuration requires a signature."""
-    assert (await Bench().look(token, endpoints)).checked is Checked.CLAIMS
+    """Served by its claims alone and with the reason, unless the configuration requires a signature."""
+    served = await Bench().look(token, endpoints)
+    assert (served.checked, served.remarks) == (Checked.CLAIMS, (says,))
     with pytest.raises(IssuerError, match=says) as caught:
         await Bench(signature="require").look(token, endpoints)
     assert "[issuers.main]" in str(caught.value.hint)
 
 
 async def test_keys_that_cannot_be_reached_are_passing_trouble_where_they_are_required() -> None:
-    """Nor is another token minted at once: the error says for how long."""
+    """Nor is another token minted at once: the error says for how long. Where they are not, a remark says why."""
     down = IssuerUnavailable("issuer `main` (login.example) cannot be reached: no route")
     auto, require = Bench(), Bench(signature="require")
     auto.keys = require.keys = down
-    assert (await auto.look(SIGNED)).checked is Checked.CLAIMS
+    for token in (SIGNED, UNKNOWN):
+        served = await auto.look(token)
+        assert (served.checked, served.remarks) == (Checked.CLAIMS, (f"the issuer's keys cannot be had: {down}",))
     with pytest.raises(IssuerUnavailable, match="no route") as caught:
         await require.look(SIGNED)
     assert caught.value.retry_after == 30.0
@@ -131,12 +141,46 @@ async def test_keys_that_cannot_be_reached_are_passing_trouble_where_they_are_re
 
 async def test_a_key_that_may_have_come_since_is_passing_trouble() -> None:
     """The keys are older than the token, and were asked for too recently; after a newer look it is definite."""
-    bench = Bench(signature="require")
-    await bench.look(SIGNED)
-    await bench.clock.advance(10)
+    auto, require = Bench(), Bench(signature="require")
+    for bench in (auto, require):
+        await bench.look(SIGNED)
+        await bench.clock.advance(29)
+    served = await auto.look(UNKNOWN)
+    assert (served.checked, len(served.remarks)) == (Checked.CLAIMS, 1)
+    assert "its key (ES256, kid z) is not among those at" in served.remarks[0]
     with pytest.raises(IssuerUnavailable, match="kid z"):
-        await bench.look(UNKNOWN)
-    assert bench.asked == [JWKS]
+        await require.look(UNKNOWN)
+    for bench in (auto, require):
+        assert bench.asked == [JWKS]
+        await bench.clock.advance(1)
+        with pytest.raises(TokenMismatch, match="kid z") as caught:
+            await bench.look(UNKNOWN)
+        assert bench.asked == [JWKS] * 2
+        assert 'signature = "ignore" in [issuers.main] if it signs with keys that it does not' in str(caught.value.hint)
+
+
+async def test_keys_from_before_a_failure_refuse_nothing() -> None:
+    """What was published a while ago says nothing of a new key."""
+    bench = Bench()
+    await bench.look(SIGNED)
+    bench.keys = Reply(503, {}, b"")
+    await bench.clock.advance(31)
+    served = await bench.look(UNKNOWN)
+    assert (served.checked, "with 503" in served.remarks[0]) == (Checked.CLAIMS, True)
+
+
+async def test_a_signature_that_is_ignored_is_said_to_be() -> None:
+    served = await Bench(signature="ignore").look(UNKNOWN)
+    assert (served.checked, served.remarks) == (Checked.CLAIMS, ('signature = "ignore" is set in [issuers.main]',))
+
+
+async def test_a_key_id_shows_no_secret() -> None:
+    """Nor anything else that an issuer repeats."""
+    bench = Bench()
+    await bench.look(SIGNED)
+    await bench.clock.advance(1)
+    served = await bench.look(jwt.encode(CLAIMS, OTHER, "ES256", {"kid": "hunter2-hunter2\x1b[1m"}))
+    assert "kid … [1m)" in served.remarks[0]
 
 
 @pytest.mark.parametrize("token", [SIGNED, FORGED, SHARED, OPAQUE, ENCRYPTED])
@@ -152,6 +196,7 @@ async def test_an_opaque_token_is_asked_about_once(token: str) -> None:
     bench = Bench()
     answer = await bench.look(token)
     assert (answer.checked, answer.lifetime, bench.asked) == (Checked.INTROSPECTION, 100.5, [INTROSPECTION])
+    assert answer.remarks == ()
     assert answer.claims == {"exp": EPOCH + 100.5, "sub": "x"}
 
 
@@ -197,7 +242,11 @@ async def test_an_issuer_that_does_not_say_is_left_alone(
     bench = Bench()
     bench.told = told
     for _ in range(3):
-        assert (await bench.look(OPAQUE)).checked is Checked.NOTHING
+        served = await bench.look(OPAQUE)
+        assert served.checked is Checked.NOTHING
+        (remark,) = served.remarks
+        assert remark.startswith("the issuer does not say what it holds: ")
+        assert not isinstance(told, Reply) or told.status == 200 or f": {told.status}" in remark
     assert bench.asked == [INTROSPECTION]
     await bench.clock.advance(pause)
     await bench.look(OPAQUE)
@@ -214,6 +263,27 @@ async def test_an_issuer_without_introspection_gives_tokens_unseen_unless_it_is_
     assert (await Bench().look(OPAQUE, NOTHING)).checked is Checked.NOTHING
     with pytest.raises(IssuerMisconfigured, match="names no introspection endpoint"):
         await Bench(introspection="require").look(OPAQUE, NOTHING)
+
+
+async def test_introspection_on_another_host_is_not_asked_and_said() -> None:
+    """Tokens and secrets are sent there: that is a person's decision."""
+    elsewhere = replace(NOTHING, introspection_elsewhere="https://elsewhere.example/i")
+    bench = Bench()
+    (remark,) = (await bench.look(OPAQUE, elsewhere)).remarks
+    assert 'write introspection_endpoint = "https://elsewhere.example/i" in [issuers.main]' in remark
+    assert bench.asked == []
+
+
+async def test_a_token_that_the_issuer_says_is_not_valid_yet_is_refused() -> None:
+    bench = Bench()
+    told = {"active": True, "nbf": EPOCH + 61, "exp": EPOCH + 100}
+    for headers, refused in (({}, False), ({"date": formatdate(EPOCH, usegmt=True)}, True)):
+        bench.told = Reply(200, headers, json.dumps(told).encode())
+        if not refused:
+            assert (await bench.look(OPAQUE)).checked is Checked.INTROSPECTION
+            continue
+        with pytest.raises(TokenMismatch, match="not valid yet"):
+            await bench.look(OPAQUE)
 
 
 async def test_introspection_that_is_silent_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,5 +304,6 @@ async def test_required_introspection_vouches_for_a_jwt_that_its_signature_does_
     bench = Bench(introspection="require")
     answer = await bench.look(SHARED)
     assert (answer.checked, answer.claims, answer.lifetime) == (Checked.INTROSPECTION, CLAIMS, 100.5)
+    assert "HS256" in answer.remarks[0]
     assert (await bench.look(SIGNED)).checked is Checked.SIGNATURE
     assert bench.asked == [INTROSPECTION, JWKS]

@@ -534,10 +534,34 @@ def test_how_long_a_throttled_client_waits(headers: dict[str, str], wait: float 
     assert judge(429, b"", **as_keywords(headers)).retry_after == wait
 
 
+def test_a_403_that_names_a_time_is_no_refusal() -> None:
+    """It is how some issuers throttle; without one an empty 403 is a refused credential."""
+    told = judge(403, b"", retry_after="5")
+    assert (type(told), told.retry_after) == (IssuerThrottled, 5)
+
+
 def test_a_redirect_names_its_host_and_nothing_else_of_it() -> None:
     message = judge(302, b"", location="https://portal.hotel.example/login?secret=1").message
     assert "redirect (302) to portal.hotel.example, which" in message
     assert "secret" not in message
+
+
+@pytest.mark.parametrize(
+    ("location", "hint"),
+    [
+        pytest.param("https://portal.example/", "sign in to the network if it asks for that", id="another host"),
+        pytest.param("https://login.example.com/t/", "set token_endpoint in [issuers.main] to", id="the same host"),
+        pytest.param("/t/", "set token_endpoint in [issuers.main] to the final address", id="no host"),
+    ],
+)
+def test_nobody_is_told_to_write_a_portals_address(location: str, hint: str) -> None:
+    """A redirect to another host is more often the network's than the issuer's."""
+    assert str(judge(307, b"", location=location).hint).startswith(hint)
+
+
+def test_xml_is_no_web_page() -> None:
+    """Object stores refuse so; no portal does."""
+    assert "web page" not in judge(403, b"<?xml version='1.0'?><Error/>").message
 
 
 def test_a_web_page_in_place_of_a_refusal_is_named() -> None:

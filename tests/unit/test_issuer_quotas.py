@@ -65,6 +65,12 @@ def test_what_is_not_understood_says_nothing(junk: str) -> None:
     assert quotas({"auth0-client-quota-limit": junk}) == ()
 
 
+def test_no_more_is_left_than_there_is() -> None:
+    """Else a share of what is left would be more than the whole."""
+    (found,) = quotas({"auth0-client-quota-limit": "b=per_hour;q=10;r=12;t=5"})
+    assert found.remaining == 10
+
+
 @given(st.text(max_size=300))
 def test_no_header_breaks_the_parser(text: str) -> None:
     """Whatever stands there, there are a few sound values or none."""

@@ -29,6 +29,7 @@ TOP_LEVEL = {
         "otp",
         "proofs", "sessions", "unlock", "unlocks", "revocations", "trials"},
     "paths": {"paths"},
+    "trust": {"trust"},
     "daemon": {"daemon", "desk"},
 }  # fmt: skip
 LOWER = {"values", "config", "pure"}
@@ -38,8 +39,9 @@ MAY_IMPORT = {
     "pure": LOWER,
     "core": LOWER | {"core"},
     "paths": {"values", "paths"},
-    "vaults": LOWER | {"vaults"},
-    "issuers": LOWER | {"issuers"},
+    "trust": set(),
+    "vaults": LOWER | {"vaults", "trust"},
+    "issuers": LOWER | {"issuers", "trust"},
     "peers": LOWER | {"peers"},
     "system": LOWER | {"system"},
     "api": LOWER | {"core", "api"},

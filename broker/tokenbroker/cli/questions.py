@@ -45,7 +45,8 @@ _PLACE: Final = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2,}(?:-[A-Z]+)*(?![A-Za-z0-9]
 _SECRET: Final = re.compile(
     r"(?<![A-Za-z0-9~+=])(?=[A-Za-z0-9~+=]*[a-z])(?=[A-Za-z0-9~+=]*[A-Z])(?=[A-Za-z0-9~+=]*[0-9])[A-Za-z0-9~+=]{16,}"
 )
-
+_GITHUB_ID: Final = re.compile(r"Iv23[A-Za-z0-9]{16}")
+"""The client id of a GitHub App, which looks like a secret and is none."""
 
 _METHODS: Final[Mapping[str, str]] = {
     "client_secret_post": "a secret, in the request's body",
@@ -277,7 +278,8 @@ def _client_id(backend: str) -> Callable[[str], object]:
 
     def judge(answer: str) -> None:
         # A reference is no secret, however its names look.
-        if not isinstance(parse(answer), SecretRef) and _SECRET.search(answer):
+        literal = not isinstance(parse(answer), SecretRef) and not _GITHUB_ID.fullmatch(answer)
+        if literal and _SECRET.search(answer):
             raise Problem(
                 "found what looks like a secret, which is not shown",
                 hint="if it is the client id, keep it in the vault too, and give its reference",

@@ -18,6 +18,7 @@ from tokenbroker.errors import CredentialRejected, IssuerMisconfigured, IssuerNe
 from tokenbroker.issuers import keyfiles
 from tokenbroker.issuers.keys import needed, unusable
 from tokenbroker.model import Secret
+from tokenbroker.trust import trusting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,7 +68,7 @@ def context(certificate: ClientCertificate, config: IssuerConfig) -> ssl.SSLCont
 
     Raises `IssuerMisconfigured` for a certificate that OpenSSL will not have, and `OSError` for an unusable `ca_file`.
     """
-    made = ssl.create_default_context(cafile=config.ca_file)
+    made = trusting(config.ca_file)
     with _readable(certificate.chain, config) as chain, _readable(certificate.key, config) as key:
         try:
             made.load_cert_chain(chain, key, password="")

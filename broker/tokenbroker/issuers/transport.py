@@ -12,7 +12,7 @@ import base64
 import os
 import ssl
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import unquote
 
 import aiohttp
@@ -23,6 +23,8 @@ from tokenbroker.errors import CredentialRejected, IssuerMisconfigured, IssuerUn
 from tokenbroker.issuers.addresses import proxy_for, secure
 from tokenbroker.issuers.certificate import context
 from tokenbroker.issuers.exchange import Attempt, Reply, scrub
+from tokenbroker.issuers.names import Names
+from tokenbroker.trust import trusting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -89,6 +91,8 @@ class Transport:
         via = proxy_for(url, self._config.proxy, self._env)
         session = await self._open(attempt)
         tls = True if certificate is None else await self._showing(certificate, url, via, attempt)
+        if session.closed:  # meanwhile
+            raise IssuerUnavailable(f"{attempt.subject}: its connections are closed")
         step = Step()
         try:
             proxy, proxy_headers = _proxy(via)
@@ -106,8 +110,12 @@ class Transport:
                 return await _read(response)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             problem = (certificate and _ours_refused(error, attempt)) or self._problem(error, attempt, via, step)
-        # Not raised inside the handler: aiohttp's errors hold the request, Authorization included.
-        raise problem
+        # Not raised inside the handler: aiohttp's errors hold the request, Authorization included. Nor kept by the frame
+        # that it is raised through, which holds it too.
+        try:
+            raise problem
+        finally:
+            del problem
 
     async def close(self) -> None:
         """Close connections and open no more. May be called twice."""
@@ -124,7 +132,12 @@ class Transport:
             if self._session is None:
                 self._session = aiohttp.ClientSession(
                     # Names are resolved each time: requests are far apart, and networks change in between.
-                    connector=aiohttp.TCPConnector(ssl=await self._trust(), force_close=True, use_dns_cache=False),
+                    connector=aiohttp.TCPConnector(
+                        ssl=await self._trust(),
+                        force_close=True,
+                        use_dns_cache=False,
+                        resolver=aiohttp.ThreadedResolver(cast("asyncio.AbstractEventLoop", Names())),
+                    ),
                     trace_configs=[_followed()],
                     cookie_jar=aiohttp.DummyCookieJar(),
                     timeout=aiohttp.ClientTimeout(
@@ -143,7 +156,7 @@ class Transport:
         if self._config.ca_file is None:
             return True
         # Reading and parsing certificates takes tens of milliseconds.
-        return await self._loaded(lambda: ssl.create_default_context(cafile=self._config.ca_file))
+        return await self._loaded(lambda: trusting(self._config.ca_file))
 
     async def _showing(
         self, certificate: ClientCertificate, url: str, via: str | None, attempt: Attempt

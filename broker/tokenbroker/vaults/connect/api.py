@@ -22,6 +22,7 @@ from onepasswordconnectsdk.utils import PathBuilder
 
 from tokenbroker import __version__
 from tokenbroker.errors import PASSING, VaultError, VaultUnavailable
+from tokenbroker.trust import trusting
 from tokenbroker.vaults.connect.answers import (
     UNLOCK,
     Absent,
@@ -191,7 +192,7 @@ class ConnectApi:
         if not self._url.startswith("https://"):
             return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # not used; it trusts nobody, and costs nothing to make
         try:
-            return ssl.create_default_context(cafile=self._ca_file)
+            return trusting(self._ca_file)
         except OSError as error:  # ssl.SSLError is one
             why = os.strerror(error.errno) if not isinstance(error, ssl.SSLError) and error.errno else "no certificates"
         raise VaultUnavailable(
