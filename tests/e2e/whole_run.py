@@ -27,9 +27,11 @@ from tests.standins.sdk_app import SdkApp
 from tokenbroker.dev.issuer import DevIssuer
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
     from tests.e2e.rig import Background, Daemon, Ran, Running
+    from tests.standins.fault_issuer import Received
     from tokenbroker.dev.authorization import DevClient
 
 HERE = Path(__file__).parent
@@ -122,6 +124,12 @@ class Stream:
         return self.so_far()
 
 
+async def echo(received: Received, writer: asyncio.StreamWriter) -> None:
+    """Say in an error what the client sent, as careless issuers do."""
+    sent = dict(received.form).get("client_secret", "nothing")
+    await error("invalid_request", 400, error_description=f"bad client_secret {sent}, sorry")(received, writer)
+
+
 class WholeRun:
     """The user, their vaults, their issuers, and what they saw."""
 
@@ -136,7 +144,7 @@ class WholeRun:
         assert isinstance(issuer, RecordingIssuer)
         self.issuer = issuer
         self.faults = {
-            "echo": FaultIssuer(error("invalid_request", 400, error_description=f"bad client_secret {SECRET}, sorry")),
+            "echo": FaultIssuer(echo),
             "chatty": FaultIssuer(answer({"access_token": HIDDEN_TOKEN, "error": "invalid_client"}, 401)),
             "web": FaultIssuer(answer(f"<html>{SECRET}</html>", content_type="text/html")),
             "signed": FaultIssuer(answer({"access_token": SIGNED_TOKEN, "token_type": "Bearer", "expires_in": 300})),

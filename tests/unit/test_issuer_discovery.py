@@ -308,7 +308,8 @@ async def test_the_other_endpoints_are_found_as_well() -> None:
 async def test_where_a_token_is_sent_is_on_the_issuers_own_host(member: str, address: object) -> None:
     """Another one is as if there were none, until a person writes it down; an address it is said to have is told."""
     found = await discovery(Site({FIRST: GOOD | {member: address}})).endpoints()
-    told = address if (member, address) == ("introspection_endpoint", "https://elsewhere.example/x") else None
+    elsewhere = "https://elsewhere.example/x"
+    told = elsewhere if (member, address) == ("introspection_endpoint", elsewhere) else None
     assert found == replace(HERE, introspection_elsewhere=told)
     configured: dict[str, Any] = {member: "https://elsewhere.example/x"}
     found = await discovery(Site({FIRST: GOOD}), **configured).endpoints()
