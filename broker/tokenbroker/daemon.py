@@ -32,8 +32,8 @@ from tokenbroker.desk import Desk
 from tokenbroker.errors import ConfigError, Fault, whereabouts
 from tokenbroker.events import Events
 from tokenbroker.exchange import Exchange
+from tokenbroker.issuers.connections import warm
 from tokenbroker.issuers.factory import build_issuer
-from tokenbroker.issuers.token_endpoint import warm
 from tokenbroker.model import DesktopEvent
 from tokenbroker.otp import OneTimePasswords
 from tokenbroker.peers import inspector_for

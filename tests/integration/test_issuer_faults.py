@@ -43,7 +43,8 @@ from tokenbroker.errors import (
     IssuerUntrusted,
 )
 from tokenbroker.issuers.exchange import AmbiguousJson, Attempt
-from tokenbroker.issuers.token_endpoint import TokenEndpoint, warm
+from tokenbroker.issuers.connections import warm
+from tokenbroker.issuers.token_endpoint import TokenEndpoint
 from tokenbroker.issuers.transport import Step, Transport
 from tokenbroker.model import Credentials, Instant, IssuerAnswer, Secret
 
@@ -494,7 +495,7 @@ async def test_netrc_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
     """The daemon starts without aiohttp, PyJWT or cryptography; `warm` brings aiohttp."""
     program = (
-        "import json, sys; from tokenbroker.issuers.token_endpoint import warm\n"
+        "import json, sys; from tokenbroker.issuers.connections import warm\n"
         "heavy = lambda: sorted({'aiohttp', 'jwt', 'cryptography'} & set(sys.modules))\n"
         "before = heavy(); warm(); print(json.dumps([before, heavy()]))"
     )

@@ -16,13 +16,12 @@ from urllib.parse import quote
 from tokenbroker.config import ClientConfig, IssuerConfig, sections
 from tokenbroker.config.clients import AUTH_NEEDS, GRANT_NEEDS, Surroundings, installation
 from tokenbroker.config.fields import Problem, check_name, choice, text
-from tokenbroker.config.issuers import SELF_PROVING
+from tokenbroker.config.issuers import SELF_PROVING, url_of
 from tokenbroker.config.presets import PRESETS
 from tokenbroker.config.profiles import profile as parse_profile
 from tokenbroker.config.values import (
     client_id,
     credential,
-    issuer_url,
     resource,
     secret_reference,
     service_url,
@@ -122,7 +121,7 @@ def _about_issuer(preset: Preset, found: Found) -> Iterator[Question]:
     explain = f"such as {preset.url_example}; the issuer identifier, as in `iss` of its tokens"
     if preset.grant == "github-app":
         explain = f"of an Enterprise Server: such as {preset.url_example}"
-    yield Question("url", "issuer URL", _replaced(issuer_url, preset.url_example), preset.url, explain)
+    yield Question("url", "issuer URL", _replaced(url_of(preset), preset.url_example), preset.url, explain)
     if preset.grant == "github-app":
         return  # which has no metadata, and no token endpoint of OAuth's
     example = preset.endpoint_example

@@ -20,8 +20,16 @@ from tokenbroker.config.fields import (
     table_of,
     text,
 )
-from tokenbroker.config.presets import PRESETS
-from tokenbroker.config.values import absolute_path, duration, issuer_url, proxy_url, token_url
+from tokenbroker.config.presets import LONGEST_ASSERTION, PRESETS
+from tokenbroker.config.values import (
+    absolute_path,
+    duration,
+    duration_up_to,
+    issuer_url,
+    proxy_url,
+    slashed_url,
+    token_url,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,7 +50,8 @@ AUTHS: Final = (
 """The client authentication methods (OIDC Core §9, RFC 8705 §2)."""
 SELF_PROVING: Final = ("jwt-bearer", "github-app")
 """Grants that prove by themselves who asks, so that a client need not authenticate."""
-MAX_ASSERTION_TTL: Final = 3600.0  # seconds; Google's limit, the longest there is
+MAX_TIMEOUT: Final = "60s"  # nobody waits longer; a caller of ours does for 9 s
+MAX_TTL: Final = "24h"  # for which a token is believed at most, whatever is said of it
 MIN_ASSERTION_TTL: Final = 30.0  # seconds; 10 of them are given away to clocks that differ
 
 _REVOKE_ON: Final = get_args(RevokeOn)
@@ -50,7 +59,6 @@ _GRANT_URNS: Final = {
     "urn:ietf:params:oauth:grant-type:jwt-bearer": "jwt-bearer",
     "urn:ietf:params:oauth:grant-type:token-exchange": "token-exchange",
 }
-# Sent by the broker itself, so that the configuration cannot say them twice, or differently.
 _OWN_PARAMS: Final = {
     "grant_type": "set `grant` on the issuer or the client",
     "client_id": "set `client_id` on the client",
@@ -61,8 +69,12 @@ _OWN_PARAMS: Final = {
     "resource": "set `resource` on the profile",
     "assertion": 'set grant = "jwt-bearer" and `private_key` on the client',
     "subject_token": "set `subject_token` or `subject_profile` on the client",
+    "subject_token_type": "set it on the client",
     "actor_token": "set `actor_token` or `actor_profile` on the client",
+    "actor_token_type": "set it on the client",
+    "requested_token_type": "set it on the client",
 }
+_OWN_PREFIX: Final = "client_"
 
 
 def issuer(name: str, value: object) -> IssuerConfig:
@@ -70,6 +82,10 @@ def issuer(name: str, value: object) -> IssuerConfig:
     found = fields(value, _KEYS)
     preset = PRESETS[found.get("preset", "oidc")]
     _check_addresses(found, preset)
+    if "url" in found:
+        with inside("url"):
+            url_of(preset)(found["url"])
+    _check_assertion_ttl(found.get("assertion_ttl", preset.assertion_ttl), preset.longest_assertion)
     settings = {**preset.defaults(), **found, "claims": {**preset.claims, **found.get("claims", {})}}
     if "auth" not in found and settings["grant"] != preset.grant:
         settings["auth"] = default_auth(settings["grant"], preset.auth)
@@ -100,6 +116,15 @@ def grant_type(value: object) -> str:
     return str(choice(*GRANTS)(_GRANT_URNS.get(value, value) if isinstance(value, str) else value))
 
 
+def own_parameter(name: str) -> str | None:
+    """Return where a parameter is set that the broker sends itself; `None` for one that `extra_params` may have.
+
+    The configuration cannot say them twice, or differently.
+    """
+    other = 'set `auth` and what it needs on the client' if name.startswith(_OWN_PREFIX) else None
+    return _OWN_PARAMS.get(name, other)
+
+
 def extra_params(value: object) -> dict[str, str]:
     """Parse parameters that are sent beside the protocol's own."""
     found: dict[str, str] = table_of(text, "strings")(value)
@@ -107,10 +132,14 @@ def extra_params(value: object) -> dict[str, str]:
         with inside(name):
             if not name:
                 raise expected("the name of a parameter", "an empty one")
-            if name in _OWN_PARAMS or name.startswith("client_assertion"):
-                hint = _OWN_PARAMS.get(name, 'set auth = "private_key_jwt" and `private_key` on the client')
+            if (hint := own_parameter(name)) is not None:
                 raise Problem("a parameter that the broker sends itself", hint=hint)
     return found
+
+
+def url_of(preset: Preset) -> Parser:
+    """Return the parser of the identifier that an issuer of this kind has."""
+    return slashed_url if preset.url_ends_with_slash else issuer_url
 
 
 def _check_addresses(found: dict[str, Any], preset: Preset) -> None:
@@ -122,13 +151,13 @@ def _check_addresses(found: dict[str, Any], preset: Preset) -> None:
     found |= {key: at for key, at in (("url", preset.url), ("token_endpoint", preset.token_endpoint)) if at}
 
 
-def _assertion_ttl(value: object) -> float:
-    seconds = duration(value)
-    if not MIN_ASSERTION_TTL <= seconds <= MAX_ASSERTION_TTL:
-        raise expected(
-            "a duration between 30s and 1h", "a shorter one" if seconds < MIN_ASSERTION_TTL else "a longer one"
-        )
-    return seconds
+def _check_assertion_ttl(seconds: float, longest: float) -> None:
+    if not MIN_ASSERTION_TTL <= seconds <= longest:
+        most = "1h" if longest == LONGEST_ASSERTION else f"{longest / 60:.0f}m"
+        with inside("assertion_ttl"):
+            raise expected(
+                f"a duration between 30s and {most}", "a shorter one" if seconds < MIN_ASSERTION_TTL else "a longer one"
+            )
 
 
 def _revoke_on(value: object) -> tuple[str, ...]:
@@ -152,8 +181,8 @@ _KEYS: Final[Mapping[str, Parser]] = {
     "claims": lambda claims: fields(claims, {"owner": text, "agent_type": text, "org_id": text}),
     "extra_params": extra_params,
     "default_ttl": duration,
-    "max_ttl": duration,
-    "timeout": duration,
+    "max_ttl": duration_up_to(MAX_TTL),
+    "timeout": duration_up_to(MAX_TIMEOUT),
     "ca_file": absolute_path,
     "proxy": proxy_url,
     "granted_scopes": choice("exact", "subset", "ignore"),
@@ -161,7 +190,7 @@ _KEYS: Final[Mapping[str, Parser]] = {
     "assertion_audience": text,
     "assertion_alg": choice(*get_args(AssertionAlg)),
     "assertion_header": choice("kid", "x5t", "x5t#S256"),
-    "assertion_ttl": _assertion_ttl,
+    "assertion_ttl": duration,
     "token_issuer": text,
     "signature": choice("auto", "require", "ignore"),
     "introspection": choice("auto", "require", "never"),

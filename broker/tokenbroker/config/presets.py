@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from tokenbroker.config import AssertionAlg, GrantType
 
+LONGEST_ASSERTION: Final = 3600.0  # seconds; Google's limit, the longest there is
 _SETTINGS: Final = (
     "grant",
     "auth",
@@ -39,6 +40,8 @@ class Preset:
     """The product, and where its console keeps what is asked for here."""
     url_example: str = "https://issuer.example.com"
     """What an issuer's URL looks like; capitals are to be replaced."""
+    url_ends_with_slash: bool = False
+    """Whether the issuer's identifier does, so that without it no `iss` and no `aud` would be right."""
     url: str | None = None
     """The one address of a product that has no other."""
     token_endpoint: str | None = None
@@ -75,6 +78,8 @@ class Preset:
     """Under which header an assertion carries the client's `key_id`."""
     assertion_ttl: float = 60.0
     """Seconds between `iat` and `exp` of an assertion."""
+    longest_assertion: float = LONGEST_ASSERTION
+    """The most of those that the product takes."""
     assertion_subject: Literal["client", "none"] = "client"
     """What stands as `sub` in the assertion of a jwt-bearer grant that is on nobody's behalf."""
     assertion_scope: bool = False
@@ -87,8 +92,6 @@ class Preset:
     """`any` where the `iss` of tokens is not the issuer's identifier."""
     claims: Mapping[str, str] = field(default_factory=dict)
     """Where its tokens always have what was asked for: our name → claim name."""
-    typ_jwt: bool = False
-    """Whether its access tokens call themselves `JWT` and not `at+jwt` (RFC 9068 §2.1)."""
 
     def defaults(self) -> dict[str, Any]:
         """Return what the configuration of an issuer may override, by the names that it uses."""
@@ -103,10 +106,11 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
             target="audience",
             organization_example="org_abc",
             url_example="https://TENANT.REGION.auth0.com/",
+            url_ends_with_slash=True,
+            longest_assertion=300.0,
             audience_required=True,
             claims=MappingProxyType({"org_id": "org_id"}),
             absent_scope="none",
-            typ_jwt=True,
         ),
         "okta": Preset(
             about="Okta; an API services app, and a custom scope of the authorization server",
@@ -115,7 +119,6 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
             auth="client_secret_basic",
             scope_required=True,
             absent_scope="none",
-            typ_jwt=True,
         ),
         "entra": Preset(
             about="Microsoft Entra ID; an app registration with application permissions",
@@ -129,7 +132,6 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
             assertion_header="x5t#S256",
             granted_scopes="ignore",  # asked is `…/.default`, the token has roles
             token_issuer="any",  # noqa: S106  # sts.windows.net in tokens of version 1, the API's choice
-            typ_jwt=True,
         ),
         "keycloak": Preset(
             about="Keycloak; a client with service accounts enabled, and a mapper for the audience",
@@ -137,7 +139,6 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
             url_example="https://HOST/realms/REALM",
             auth="client_secret_basic",
             absent_scope="none",
-            typ_jwt=True,
         ),
         "cognito": Preset(
             about="Amazon Cognito; a confidential app client with the client credentials grant",
@@ -147,14 +148,12 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
             auth="client_secret_basic",
             scope_example="RESOURCE-SERVER/SCOPE",
             absent_scope="none",
-            typ_jwt=True,
         ),
         "pingone": Preset(
             about="PingOne; a worker app, or an app with a custom resource",
             methods=("client_secret_basic", "client_secret_post", "private_key_jwt"),
             url_example="https://auth.pingone.com/ENVIRONMENT-ID/as",
             auth="client_secret_basic",
-            typ_jwt=True,
         ),
         "google": Preset(
             about="Google Cloud service account; keep its JSON key file in the vault",
@@ -194,14 +193,12 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
             about="WorkOS; an M2M application",
             methods=("client_secret_post",),
             url_example="https://SUBDOMAIN.authkit.app",
-            typ_jwt=True,
         ),
         "stytch": Preset(
             about="Stytch; an M2M client of the project",
             methods=("client_secret_basic",),
             url_example="https://PROJECT.customers.stytch.com",
             auth="client_secret_basic",
-            typ_jwt=True,
         ),
         "descope": Preset(
             about="Descope; an inbound app",
@@ -209,7 +206,6 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
             target="resource",
             url_example="https://api.descope.com/v1/apps/PROJECT-ID",
             endpoint_example="https://api.descope.com/oauth2/v1/apps/token",
-            typ_jwt=True,
         ),
         "hydra": Preset(
             about="Ory Hydra; an OAuth 2.0 client with the grant and the audience allowed",
@@ -217,7 +213,6 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
             target="audience",
             url_example="https://PROJECT.projects.oryapis.com",
             auth="client_secret_basic",
-            typ_jwt=True,
         ),
         "oidc": Preset(
             about="any other server of OAuth 2.0 or OpenID Connect",

@@ -48,6 +48,18 @@ def duration(value: object) -> float:
     return float(seconds)
 
 
+def duration_up_to(longest: str) -> Callable[[object], float]:
+    """Make a parser of a duration of at most `longest`, which is one too."""
+    most = duration(longest)
+
+    def parse(value: object) -> float:
+        if (seconds := duration(value)) > most:
+            raise expected(f"a duration of at most {longest}", "a longer one")
+        return seconds
+
+    return parse
+
+
 def duration_or_never(value: object) -> float | None:
     """Parse a duration, or `"never"` as `None`."""
     return None if value == "never" else duration(value)
@@ -66,6 +78,14 @@ def issuer_url(value: object) -> str:
     url = token_url(value)
     if "?" in url:
         raise expected("a URL without a query (RFC 8414 §2)", "one with a query")
+    return url
+
+
+def slashed_url(value: object) -> str:
+    """Parse an issuer identifier that ends with a slash, as it stands in `iss` and `aud`."""
+    url = issuer_url(value)
+    if not url.endswith("/"):
+        raise expected("a URL that ends with `/`", "one without", hint=f'write url = "{url}/"')
     return url
 
 

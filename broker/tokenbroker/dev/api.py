@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -59,7 +60,7 @@ class DevApi:
                 clock=clock,
             )
             # Longer than the longest token, so that the verifier refuses it and not aiohttp.
-            await server.serve(api._app(verifier), max_field_size=2 * MAX_TOKEN)
+            await server.serve(api._app(verifier), max_field_size=2 * MAX_TOKEN, logger=_silent())
             yield api
 
     def metadata(self) -> dict[str, object]:
@@ -93,6 +94,13 @@ class DevApi:
 
     async def _describe(self, _request: web.Request) -> web.Response:
         return web.json_response(self.metadata())
+
+
+def _silent() -> logging.Logger:
+    """Return a logger that says nothing: aiohttp logs the beginning of a malformed header, which may hold a token."""
+    logger = logging.Logger("tokenbroker.dev.api")  # noqa: LOG001  # this server's own, and nobody else's
+    logger.disabled = True
+    return logger
 
 
 def _routes(grants: Collection[tuple[str, str]]) -> Routes:

@@ -61,6 +61,8 @@ class Proof:
     secrets: tuple[Secret, ...] = ()
     other_encoding: str | None = None
     """The `basic_encoding` that would give a different header; `None` when there is none."""
+    beyond_ascii: bool = False
+    """Whether Basic has characters to carry about whose encoding issuers differ."""
     certificate: ClientCertificate | None = None
     """What is shown in the TLS handshake."""
 
@@ -130,6 +132,7 @@ def _basic(credentials: Credentials, secret: Secret, config: IssuerConfig) -> Pr
         headers={"Authorization": f"Basic {header}"},
         secrets=(*_spellings(secret), Secret(header)),
         other_encoding=_OTHER[credentials.basic_encoding] if plain != encoded else None,
+        beyond_ascii=not "".join(plain).isascii(),
     )
 
 

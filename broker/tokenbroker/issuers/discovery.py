@@ -103,8 +103,8 @@ def read(reply: Reply, url: str, attempt: Attempt, *, token_endpoint: str | None
     """
     if reply.status != _OK:
         raise refusal(reply, attempt)
-    if reply.oversize or reply.headers.get("content-encoding", "identity").lower() != "identity":
-        raise _unusable(attempt, "sent metadata that is compressed or over 64 KiB")
+    if reply.unreadable is not None:
+        raise _unusable(attempt, f"sent {reply.unreadable} in place of metadata")
     try:
         document = strict_object(reply.body)
     except (ValueError, TypeError):

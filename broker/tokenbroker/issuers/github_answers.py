@@ -10,9 +10,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from tokenbroker.backoff import RETRY_AFTER_CAP
 from tokenbroker.errors import IssuerMisconfigured, IssuerNeedsPerson, IssuerThrottled, IssuerUnavailable, TokenMismatch
-from tokenbroker.issuers.exchange import http_date, scrub, strict_object
-from tokenbroker.issuers.problems import MAX_RETRY_AFTER, refusal, retry_after
+from tokenbroker.issuers.exchange import issuer_now, scrub, strict_object
+from tokenbroker.issuers.problems import refusal, retry_after
 from tokenbroker.issuers.response import parse
 from tokenbroker.model import Revocation
 
@@ -101,7 +102,8 @@ def _limited(reply: Reply, words: str, attempt: Attempt) -> float | None:
         return wait
     reset = reply.headers.get("x-ratelimit-reset", "")
     if reply.headers.get("x-ratelimit-remaining") == "0" and reset.isascii() and reset.isdigit():
-        return min(max(float(reset[:12]) - _now(reply, attempt), 1.0), MAX_RETRY_AFTER)
+        now = issuer_now(reply.headers, attempt.started.wall)
+        return min(max(float(reset[:12]) - now, 1.0), RETRY_AFTER_CAP)
     return SECONDARY_WAIT if reply.status == _TOO_MANY or "rate limit" in words.lower() else None
 
 
@@ -114,15 +116,10 @@ def _lifetime(expires_at: Any, reply: Reply, attempt: Attempt) -> int | None:
     except ValueError:
         return None
     expiry = moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
-    left = int(expiry - _now(reply, attempt))
+    left = int(expiry - issuer_now(reply.headers, attempt.started.wall))
     if left < 1:
         raise IssuerUnavailable(f"{attempt.subject} sent a token that has already expired")
     return left
-
-
-def _now(reply: Reply, attempt: Attempt) -> float:
-    theirs = http_date(reply.headers.get("date", ""))
-    return attempt.started.wall if theirs is None else theirs
 
 
 def _check_repositories(said: Mapping[str, Any], grant: Grant, attempt: Attempt) -> None:

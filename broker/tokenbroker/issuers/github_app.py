@@ -7,17 +7,17 @@ endpoints for GitHub Apps" and "Generating a JSON Web Token (JWT) for a GitHub A
 from __future__ import annotations
 
 import asyncio
-import importlib
 import json
 import re
 import secrets
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from tokenbroker.errors import IssuerMisconfigured, IssuerUnavailable
+from tokenbroker.errors import IssuerMisconfigured
 from tokenbroker.issuers import github_answers
 from tokenbroker.issuers.assertions import assertion
 from tokenbroker.issuers.authentication import Occasion
+from tokenbroker.issuers.connections import Connections
 from tokenbroker.issuers.discovery import configured
 from tokenbroker.issuers.exchange import Attempt
 from tokenbroker.issuers.keys import signing_key
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from tokenbroker.config import IssuerConfig
-    from tokenbroker.issuers.transport import Transport
     from tokenbroker.model import Credentials, IssuerAnswer, Revocation, Secret
     from tokenbroker.ports import Clock
 
@@ -35,7 +34,6 @@ DEFAULT_URL: Final = "https://api.github.com"
 BACKDATE: Final = 60  # seconds, as GitHub advises, against clocks that differ
 LIFETIME: Final = 300  # seconds from now; GitHub refuses more than 600, by its own clock
 
-_TRANSPORT: Final = "tokenbroker.issuers.transport"
 _HEADERS: Final = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}
 _PERMISSION = re.compile(r"([a-z][a-z0-9_]{0,63}):(read|write|admin)")
 _INSTALLATION = re.compile(r"[0-9]{1,20}")
@@ -55,10 +53,8 @@ class GitHubApp:
         """Serve `config`; `env` gives `HTTPS_PROXY` and `NO_PROXY`, `jti` a name never used before per JWT."""
         self._config = config
         self._clock = clock
-        self._env = env
         self._jti = jti
-        self._transport: Transport | None = None
-        self._closed = False
+        self._connections = Connections(config, env)
 
     async def issue(
         self,
@@ -84,7 +80,7 @@ class GitHubApp:
         url = f"{self._base()}/app/installations/{installation}/access_tokens"
         signed = await asyncio.to_thread(self._sign, credentials, url)  # RSA takes milliseconds
         attempt = self._attempt(url, (signed,), scopes)
-        reply = await self._http().exchange(
+        reply = await self._connections.transport().exchange(
             "POST",
             url,
             attempt,
@@ -97,14 +93,12 @@ class GitHubApp:
         """See `Issuer.revoke`. The token itself is all that GitHub wants to see."""
         url = f"{self._base()}/installation/token"
         attempt = self._attempt(url, (token,), ())
-        reply = await self._http().exchange("DELETE", url, attempt, headers=_bearer(token))
+        reply = await self._connections.transport().exchange("DELETE", url, attempt, headers=_bearer(token))
         return github_answers.revoked(reply, attempt)
 
     async def close(self) -> None:
         """Close connections; a later `issue` raises `IssuerUnavailable`. May be called twice."""
-        self._closed = True
-        if self._transport is not None:
-            await self._transport.close()
+        await self._connections.close()
 
     def _base(self) -> str:
         url = self._config.url or DEFAULT_URL
@@ -129,13 +123,6 @@ class GitHubApp:
         claims = {"iss": credentials.client_id, "iat": now - BACKDATE, "exp": now + LIFETIME}
         key = signing_key(credentials, self._config)
         return assertion(key, claims=claims, occasion=occasion, algorithm="RS256", header={})
-
-    def _http(self) -> Transport:
-        if self._closed:
-            raise IssuerUnavailable(f"issuer `{self._config.name}`: its connections are closed")
-        if self._transport is None:
-            self._transport = importlib.import_module(_TRANSPORT).Transport(self._config, env=self._env)
-        return self._transport
 
 
 def _bearer(token: Secret) -> dict[str, str]:

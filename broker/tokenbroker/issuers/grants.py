@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from tokenbroker.config.issuers import own_parameter
 from tokenbroker.errors import IssuerMisconfigured, TokenMismatch
 from tokenbroker.issuers.assertions import assertion
 from tokenbroker.issuers.exchange import scrub
@@ -30,12 +31,6 @@ if TYPE_CHECKING:
 JWT_BEARER: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"  # RFC 7523 §2.1
 TOKEN_EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105  # RFC 8693 §2.1
 _TOKEN_TYPE: Final = "urn:ietf:params:oauth:token-type:"  # noqa: S105  # RFC 8693 §3
-_RESERVED: Final = frozenset(
-    {
-        "grant_type", "redirect_uri", "scope", "audience", "resource", "assertion", "subject_token", "actor_token",
-        "subject_token_type", "actor_token_type", "requested_token_type",
-    }
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +68,7 @@ def parameters(wanted: Wanted, credentials: Credentials, occasion: Occasion) -> 
 def check(wanted: Wanted, config: IssuerConfig) -> None:
     """Raise `IssuerMisconfigured` for an extra parameter that would replace one of the protocol's own."""
     for name in _added(wanted, config):
-        if name in _RESERVED or name.startswith("client_"):
+        if own_parameter(name) is not None:
             raise IssuerMisconfigured(
                 f"issuer `{config.name}`: extra_params may not set {name}",
                 hint=f"remove {name} from extra_params of [issuers.{config.name}] or of the profile",

@@ -119,6 +119,11 @@ def _other_cause(what: str, attempt: Attempt) -> str:
 
 
 def _encoding(attempt: Attempt) -> str:
+    if attempt.beyond_ascii:  # oidc-provider takes none by Basic, in either encoding
+        return (
+            'set auth = "client_secret_post" in [clients]: the client\'s id or secret has characters beyond ASCII, which '
+            "issuers decode differently"
+        )
     return (
         f'try basic_encoding = "{attempt.other_encoding}" in [issuers.{attempt.issuer}], or another `auth`: '
         "the client's id or secret has characters that issuers decode differently"
@@ -126,8 +131,9 @@ def _encoding(attempt: Attempt) -> str:
 
 
 def _may_be_bound(said: Said, attempt: Attempt) -> bool:
-    """Tell whether oidc-provider may miss a proof: it says no more than `invalid_grant` (contract, RFC 9449)."""
-    return said.code == "invalid_grant" and attempt.grant == "client_credentials" and not attempt.dpop
+    """Tell whether the issuer may miss a proof: oidc-provider says no more than `invalid_grant` (contract, RFC 9449)."""
+    named = "dpop" in said.description.lower()
+    return not attempt.dpop and (named or (said.code == "invalid_grant" and attempt.grant == "client_credentials"))
 
 
 def _bind(attempt: Attempt) -> str:

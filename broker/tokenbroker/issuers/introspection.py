@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from tokenbroker.errors import PASSING, IssuerUnavailable
-from tokenbroker.issuers.exchange import scrub, strict_object
+from tokenbroker.issuers.exchange import repeats, strict_object
 
 if TYPE_CHECKING:
     from tokenbroker.issuers.exchange import Attempt, Reply
@@ -31,8 +31,8 @@ def read(reply: Reply, token: Secret, attempt: Attempt) -> dict[str, Any]:
     """
     if reply.status != _OK:
         raise Untold(_refused(reply), passes=reply.status >= _UNABLE)
-    if reply.oversize or reply.headers.get("content-encoding", "identity").strip().lower() != "identity":
-        raise Untold("the answer is compressed, or more than 64 KiB")
+    if reply.unreadable is not None:
+        raise Untold(f"it sent {reply.unreadable}")
     try:
         told = strict_object(reply.body)
     except (ValueError, TypeError):
@@ -52,8 +52,7 @@ def read(reply: Reply, token: Secret, attempt: Attempt) -> dict[str, Any]:
 
 def _holds(value: Any, token: Secret) -> bool:
     """Tell whether a member is, or quotes, the token: some issuers give an opaque token as its own `jti`."""
-    text = value if isinstance(value, str) else repr(value)
-    return scrub(text, (token,), len(text)) != scrub(text, (), len(text))
+    return repeats(value if isinstance(value, str) else repr(value), token)
 
 
 def _refused(reply: Reply) -> str:

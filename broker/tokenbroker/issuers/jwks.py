@@ -185,8 +185,8 @@ class KeySet:
         try:
             async with asyncio.timeout(min(WITHIN, self._config.timeout)):
                 reply = await self._get(uri, attempt)
-                if reply.status != _OK or reply.oversize:
-                    what = "more than 64 KiB" if reply.oversize else str(reply.status)
+                if reply.status != _OK or reply.unreadable is not None:
+                    what = str(reply.status) if reply.status != _OK else reply.unreadable
                     self.failure = f"{attempt.subject} answered the question for its keys with {what}"
                     return
                 self._keys = await asyncio.to_thread(read, reply.body)

@@ -49,8 +49,6 @@ class KeyFile:
     key_id: str | None = None
     algorithm: str | None = None
     """The one signature that it is meant for (RFC 7517 §4.4)."""
-    token_uri: str | None = None
-    """Where a Google key file says that its assertions go."""
 
 
 def read(text: str) -> KeyFile:
@@ -65,7 +63,6 @@ def read(text: str) -> KeyFile:
                 _pem_key(_member(document, "private_key")),
                 ("client_email", _member(document, "client_email")),
                 _optional(document, "private_key_id"),
-                token_uri=_optional(document, "token_uri"),
             )
         case "serviceaccount", _:  # Zitadel
             key = _pem_key(_member(document, "key"))

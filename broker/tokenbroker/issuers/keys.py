@@ -36,8 +36,6 @@ class SigningKey:
     """What tells the issuer which of the client's keys it is: `kid`, `x5t` or `x5t#S256`."""
     name: str = "private_key"
     """The configuration's word for it."""
-    token_uri: str | None = None
-    """Where a Google key file says that its assertions go, which is their `aud`."""
 
 
 def signing_key(credentials: Credentials, config: IssuerConfig) -> SigningKey:
@@ -54,7 +52,7 @@ def signing_key(credentials: Credentials, config: IssuerConfig) -> SigningKey:
         problem = unusable(error, config)
     else:
         _check_client(file, credentials, config)
-        return SigningKey(file.private, fits, header, token_uri=file.token_uri)
+        return SigningKey(file.private, fits, header)
     raise problem
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from tokenbroker.allowance import used_up
+from tokenbroker.backoff import RETRY_AFTER_CAP
 from tokenbroker.errors import (
     CredentialRejected,
     IssuerError,
@@ -23,7 +24,7 @@ from tokenbroker.errors import (
     SubjectRefused,
 )
 from tokenbroker.issuers import hints
-from tokenbroker.issuers.exchange import http_date, scrub, web_page
+from tokenbroker.issuers.exchange import http_date, issuer_now, scrub, web_page
 from tokenbroker.issuers.quotas import quotas, throttled_for
 from tokenbroker.issuers.said import read
 
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from tokenbroker.issuers.exchange import Attempt, Reply
     from tokenbroker.issuers.said import Said
 
-MAX_RETRY_AFTER: Final = 3600.0  # seconds; MSAL's cap: a longer wait is better told to a person
 PROOF_TOLERANCE: Final = 10.0  # seconds; Keycloak's for a DPoP proof is 15, to its maker's disadvantage
 CLOCK_TOLERANCE: Final = 60.0  # seconds; our assertions live 50 s from now and are dated 10 s back
 
@@ -68,12 +68,15 @@ def refusal(reply: Reply, attempt: Attempt) -> IssuerError:
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Return the seconds that `Retry-After` asks for (RFC 9110 §10.2.3: a number or a date), at most an hour."""
+    """Return the seconds that `Retry-After` asks for (RFC 9110 §10.2.3: a number or a date), at most an hour.
+
+    A date is the issuer's, and compared with its own clock where the answer tells that, else with `now`.
+    """
     value = headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():
-        return min(float(value[:9]), MAX_RETRY_AFTER)
+        return min(float(value[:9]), RETRY_AFTER_CAP)
     moment = http_date(value)
-    return None if moment is None else min(max(moment - now, 0.0), MAX_RETRY_AFTER)
+    return None if moment is None else min(max(moment - issuer_now(headers, now), 0.0), RETRY_AFTER_CAP)
 
 
 def _throttled(reply: Reply, said: Said, attempt: Attempt) -> IssuerError | None:
@@ -92,7 +95,7 @@ def _throttled(reply: Reply, said: Said, attempt: Attempt) -> IssuerError | None
         wait = throttled_for(reply.headers, now)
     return IssuerThrottled(
         f"{attempt.subject} cannot answer now: {_told(reply, said)}",
-        retry_after=None if wait is None else min(wait, MAX_RETRY_AFTER),
+        retry_after=None if wait is None else min(wait, RETRY_AFTER_CAP),
     )
 
 
@@ -132,7 +135,8 @@ def _unproved(reply: Reply, said: Said, attempt: Attempt) -> IssuerError | None:
     """Read what is said of proofs of possession (RFC 9449 §5 and §8)."""
     about_proofs = said.code in {"use_dpop_nonce", "invalid_dpop_proof"}
     if not attempt.dpop:
-        if not about_proofs and "dpop" not in said.description.lower():
+        # A 401 refuses the credential, whatever its words (contract: error taxonomy).
+        if not about_proofs and (reply.status == _UNAUTHORIZED or "dpop" not in said.description.lower()):
             return None
         return IssuerMisconfigured(
             f"{attempt.subject} wants a DPoP proof: {said}",
@@ -179,20 +183,29 @@ def _rejected(reply: Reply, said: Said, attempt: Attempt) -> IssuerError | None:
             f"{attempt.subject} refused the assertion: {said}; {_off(skew)}",
             hint=_SET_CLOCK,
         )
-    return CredentialRejected(f"{attempt.subject} refused the client: {said}", hint=hints.credential(said, attempt))
+    told = str(said) if said.code or said.description else _silent(reply, said)
+    return CredentialRejected(f"{attempt.subject} refused the client: {told}", hint=hints.credential(said, attempt))
 
 
 def _configuration(reply: Reply, said: Said, attempt: Attempt) -> IssuerError:
     if is_redirect(reply):
         return redirected(reply, attempt)
     if said.code is None and not said.description:
-        page = ", a web page" if web_page(reply) else ""
+        page = web_page(reply)
         return IssuerMisconfigured(
-            f"{attempt.subject} refused the request: {reply.status} without an OAuth error{page}{said.tail}",
+            f"{attempt.subject} refused the request: {_silent(reply, said)}",
             hint=f"check url or token_endpoint in [issuers.{attempt.issuer}], then run `broker doctor`"
             + ("; a company's proxy or a firewall may have answered" if page else ""),
         )
     return IssuerMisconfigured(f"{attempt.subject} refused the request: {said}", hint=hints.request(said, attempt))
+
+
+def _silent(reply: Reply, said: Said) -> str:
+    """Tell of a refusal that gives no reason."""
+    what = "without an OAuth error"
+    if not reply.body.strip() and not reply.oversize:
+        what = "with an empty answer"
+    return f"{reply.status} {what}{', a web page' if web_page(reply) else ''}{said.tail}"
 
 
 def is_redirect(reply: Reply) -> bool:

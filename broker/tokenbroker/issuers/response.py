@@ -84,12 +84,8 @@ def confirm(answer: IssuerAnswer, attempt: Attempt) -> None:
 
 
 def _object(reply: Reply, attempt: Attempt) -> dict[str, Any]:
-    encoding = reply.headers.get("content-encoding", "identity").strip().lower()
-    if encoding != "identity":
-        # Only identity was asked for; a few kilobytes of gzip can unpack to hundreds of megabytes.
-        raise _wrong(attempt, f"sent a compressed answer ({scrub(encoding, attempt.secrets, 20)})")
-    if reply.oversize:
-        raise _wrong(attempt, "sent an answer of more than 64 KiB")
+    if reply.unreadable is not None:
+        raise _wrong(attempt, f"sent {reply.unreadable}")
     text = reply.body.strip()
     if text.startswith(b"<"):
         raise _wrong(attempt, "answered with a web page instead of a token, as captive portals and company proxies do")

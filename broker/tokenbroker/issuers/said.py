@@ -30,6 +30,14 @@ _HEADER_IDS: Final = (
     "x-amzn-request-id", "x-github-request-id", "cf-ray",
 )  # fmt: skip
 _IDS: Final = 128  # characters of two ids
+_REGISTERED: Final = frozenset(
+    {
+        "invalid_request", "invalid_client", "invalid_grant", "invalid_scope", "invalid_target", "invalid_token",
+        "unauthorized_client", "unsupported_grant_type", "access_denied", "server_error", "temporarily_unavailable",
+        "slow_down", "use_dpop_nonce", "invalid_dpop_proof",
+    }
+)  # fmt: skip
+"""Codes that tell nothing of a secret, even if somebody's secret is the word `client`."""
 _CODE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _ID = re.compile(r"[A-Za-z0-9_.:=+/@-]{6,128}")
 _AADSTS = re.compile(r"AADSTS(\d{4,9})")
@@ -98,7 +106,9 @@ def _ids(names: Sequence[str], source: Mapping[str, Any], hidden: Sequence[Secre
 def _first(values: Iterable[Any], shape: re.Pattern[str], hidden: Sequence[Secret]) -> str | None:
     """Return the first that is fit to show; one that holds what must be hidden is none."""
     for value in values:
-        if isinstance(value, str) and shape.fullmatch(value) and scrub(value, hidden) == value:
+        if not isinstance(value, str) or not shape.fullmatch(value):
+            continue
+        if value in _REGISTERED or scrub(value, hidden) == value:
             return value
     return None
 

@@ -6,15 +6,14 @@ A step each has its own module: `discovery`, `grants`, `authentication`, `dpop`,
 from __future__ import annotations
 
 import asyncio
-import importlib
 import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode, urlsplit
 
-from tokenbroker.errors import IssuerUnavailable
 from tokenbroker.issuers import grants
 from tokenbroker.issuers.authentication import Occasion, Proof, authenticate, shows_certificate, takes_a_while
+from tokenbroker.issuers.connections import Connections
 from tokenbroker.issuers.discovery import Discovery
 from tokenbroker.issuers.dpop import HEADER, DpopKey, Nonces, asks_for_nonce
 from tokenbroker.issuers.exchange import Attempt
@@ -30,17 +29,10 @@ if TYPE_CHECKING:
     from tokenbroker.config import IssuerConfig
     from tokenbroker.issuers.discovery import Endpoints
     from tokenbroker.issuers.exchange import Reply
-    from tokenbroker.issuers.transport import Transport
     from tokenbroker.model import Credentials, IssuerAnswer, Secret
     from tokenbroker.ports import Clock
 
-_TRANSPORT: Final = "tokenbroker.issuers.transport"
 _FORM: Final = {"Content-Type": "application/x-www-form-urlencoded"}
-
-
-def warm() -> None:
-    """Import aiohttp now, 150 ms of work, so that the first exchange does not pay. Safe to run in a thread."""
-    importlib.import_module(_TRANSPORT)
 
 
 class TokenEndpoint:
@@ -57,10 +49,8 @@ class TokenEndpoint:
         """Serve `config`; `env` gives `HTTPS_PROXY` and `NO_PROXY`, `jti` a name never used before per assertion."""
         self._config = config
         self._clock = clock
-        self._env = env
         self._jti = jti
-        self._transport: Transport | None = None
-        self._closed = False
+        self._connections = Connections(config, env)
         self._discovery = Discovery(config, clock=clock, get=self._get)
         self._nonces = Nonces()
         self._inspection = Inspection(config, clock=clock, get=self._get)
@@ -108,11 +98,9 @@ class TokenEndpoint:
 
     async def close(self) -> None:
         """Close connections; a later `issue` raises `IssuerUnavailable`. May be called twice."""
-        self._closed = True
         await self._discovery.close()
         await self._inspection.close()
-        if self._transport is not None:
-            await self._transport.close()
+        await self._connections.close()
 
     def _occasion(self, endpoints: Endpoints, url: str) -> Occasion:
         return Occasion(
@@ -130,6 +118,7 @@ class TokenEndpoint:
             started=self._clock.now(),
             auth=credentials.auth,
             other_encoding=proof.other_encoding,
+            beyond_ascii=proof.beyond_ascii,
             secrets=proof.secrets,
         )
 
@@ -166,7 +155,7 @@ class TokenEndpoint:
             now = attempt.started.wall
             headers[HEADER] = key.prove("POST", url, token=None, nonce=self._nonces.of(url), now=now)
         body = urlencode([*form, *proof.form]).encode()
-        return await self._http().exchange(
+        return await self._connections.transport().exchange(
             "POST", url, attempt, body=body, headers=headers, certificate=proof.certificate
         ), attempt
 
@@ -191,19 +180,12 @@ class TokenEndpoint:
         attempt = self._attempt(url, credentials, replace(proof, secrets=(*proof.secrets, token)))
         body = urlencode([*form, *proof.form]).encode()
         headers = {**_FORM, **proof.headers}
-        return await self._http().exchange(
+        return await self._connections.transport().exchange(
             "POST", url, attempt, body=body, headers=headers, certificate=proof.certificate
         ), attempt
 
     async def _get(self, url: str, attempt: Attempt) -> Reply:
-        return await self._http().exchange("GET", url, attempt, headers={})
-
-    def _http(self) -> Transport:
-        if self._closed:
-            raise IssuerUnavailable(f"issuer `{self._config.name}`: its connections are closed")
-        if self._transport is None:
-            self._transport = importlib.import_module(_TRANSPORT).Transport(self._config, env=self._env)
-        return self._transport
+        return await self._connections.transport().exchange("GET", url, attempt, headers={})
 
 
 def _fitting(endpoints: Endpoints, credentials: Credentials) -> Endpoints:
