@@ -11,12 +11,12 @@ Rules of this file:
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from tokenbroker.errors import TokenMismatch
 from tokenbroker.model import Checked
+from tokenbroker.scrub import scrub
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,14 +28,12 @@ SCOPE_CLAIMS: Final = ("scope", "scp", "permissions", "roles")  # issuers differ
 CLIENT_CLAIMS: Final = ("client_id", "azp", "appid", "cid")  # RFC 9068 §2.2, OIDC Core §2, Entra v1, Okta
 TOLERANCE: Final = 60.0  # seconds by which a token may begin after it was issued
 ANY: Final = "any"
-SHORTEST_HIDDEN: Final = 4  # characters; anything shorter is no secret, and part of many words
 SHOWN: Final = 100  # characters of a value that reach a person
 WHATEVER_IS_GRANTED: Final = "/.default"  # Entra: the end of a scope that stands for all the roles of an application
 IMPLIED: Final = frozenset({"metadata:read"})  # which GitHub adds to every permission
 UNCOMPARED: Final = "could not be compared"
 """Words that each remark has which tells of a claim that was to be compared."""
 _COMPARED_GRANTS: Final = frozenset({"client_credentials", "token-exchange"})
-_JWT_LIKE = re.compile(r"eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,11 +284,7 @@ def _confirmation(answer: IssuerAnswer) -> Mapping[str, Any]:
 
 def _shown(value: object, hidden: Sequence[Secret] = ()) -> str:
     """Show a claim's value: shortened, without secrets, and unable to write control characters to a terminal or log."""
-    text = str(value)
-    for secret in hidden:
-        if len(secret.reveal()) >= SHORTEST_HIDDEN:
-            text = text.replace(secret.reveal(), "…")
-    return "".join(c if c.isprintable() else "?" for c in _JWT_LIKE.sub("…", text)[:SHOWN])
+    return scrub(str(value), hidden, SHOWN)
 
 
 def _number(value: object) -> float | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenbroker import policy
 from tokenbroker.errors import ClientBeneathRejected, CredentialRejected, IssuerMisconfigured, TokenMismatch
+from tokenbroker.scrub import scrub
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -102,7 +103,7 @@ def check_actor(claims: Mapping[str, Any] | None, client: ClientConfig, client_i
     found = (act.get("sub") or act.get("client_id")) if isinstance(act, dict) else None
     if found in fit or (isinstance(found, str) and payload is None):
         return
-    shown = "absent" if found is None else "".join(c if c.isprintable() else "?" for c in str(found)[:_SHOWN])
+    shown = "absent" if found is None else scrub(str(found), (actor,), _SHOWN)
     raise TokenMismatch(
         f"the token's claim act.sub is {shown}, for client `{client.name}` acts {' or '.join(fit)}",
         hint=f"let the issuer `{client.issuer}` name the actor in its tokens, or remove the actor from "

@@ -67,7 +67,8 @@ class Minting:
         profile = self._config.profiles[key.profile]
         organization = {"organization": profile.organization} if profile.organization else {}
         credentials, grant = self.credentials(client, secrets), self._grant(client, profile, secrets, held)
-        hidden = (*secrets.values(), *(token.value for token in held.values()))
+        own = (secret for ref, secret in secrets.items() if ref != client.client_id)  # which is no secret
+        hidden = (*own, *(token.value for token in held.values()))
         asked = claims.Asked(credentials.client_id, profile.organization or issuer.organization, grant.type, hidden)
         issued = self._clock.now()
         with self._restrained(key, issued):

@@ -40,6 +40,7 @@ __all__ = ["new"]  # a fixture
             "url", {"preset": "entra"}, "https://login.microsoftonline.com/TENANT-ID/v2.0", False, id="tenant"
         ),
         pytest.param("url", {"preset": "auth0"}, "https://mine.REGION.auth0.com/", False, id="one of two placeholders"),
+        pytest.param("url", {"preset": "auth0"}, "https://mine.eu.auth0.com/", True, id="auth0's with its slash"),
         pytest.param("url", {"preset": "keycloak"}, "https://x.example/realms/REALMS", True, id="not a placeholder"),
         pytest.param("token_endpoint", {"preset": "cognito"}, "", False, id="cognito's endpoint is elsewhere"),
         pytest.param("method", {"preset": "entra"}, "basic", False, id="a method has its full name"),
@@ -76,6 +77,11 @@ def test_answers_are_judged(name: str, given: dict[str, str], answer: str, accep
     reason = refusal(question(name, given), answer)
     assert (reason is None) is accepted
     assert len(answer) < 9 or answer not in (reason or "")
+
+
+def test_the_slash_that_auth0_needs_is_put_into_ones_hand() -> None:
+    reason = refusal(question("url", {"preset": "auth0"}), "https://mine.eu.auth0.com")
+    assert 'write url = "https://mine.eu.auth0.com/"' in (reason or "")
 
 
 @pytest.mark.parametrize(

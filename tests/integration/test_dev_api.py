@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import logging
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -313,6 +314,14 @@ async def test_a_withdrawn_key_is_forgotten(scene: Scene) -> None:
     scene.elapsed += 300
 
     assert (await scene.get(token)).status_code == 401
+
+
+@pytest.mark.parametrize("level", [logging.DEBUG, logging.ERROR])
+async def test_a_malformed_header_is_not_logged(scene: Scene, caplog: pytest.LogCaptureFixture, level: int) -> None:
+    """Its beginning, a token's perhaps, is what aiohttp would log before the verifier sees anything."""
+    with caplog.at_level(level):
+        assert await raw_request(scene, "GET /search", "Authorization: Bearer SECRET-TOKEN\x01\x00") == 400
+    assert "SECRET" not in caplog.text
 
 
 async def raw_request(scene: Scene, line: str, *headers: str) -> int:

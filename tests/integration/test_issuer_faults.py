@@ -42,8 +42,8 @@ from tokenbroker.errors import (
     IssuerUnavailable,
     IssuerUntrusted,
 )
-from tokenbroker.issuers.exchange import AmbiguousJson, Attempt
 from tokenbroker.issuers.connections import warm
+from tokenbroker.issuers.exchange import AmbiguousJson, Attempt
 from tokenbroker.issuers.token_endpoint import TokenEndpoint
 from tokenbroker.issuers.transport import Step, Transport
 from tokenbroker.model import Credentials, Instant, IssuerAnswer, Secret
@@ -509,7 +509,7 @@ def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
 async def test_closing_an_unused_endpoint_opens_nothing() -> None:
     endpoint = TokenEndpoint(AWAY, clock=StillClock(), env={})
     await endpoint.close()
-    assert endpoint._transport is None
+    assert endpoint._connections._transport is None
 
 
 async def test_warm_may_run_in_a_thread() -> None:

@@ -214,7 +214,7 @@ def test_a_claim_that_repeats_a_secret_or_the_token_shows_neither() -> None:
     given = replace(given, access_token=Secret("T0KEN-T0KEN"))
     with pytest.raises(TokenMismatch) as caught:
         claims.check(given, KEY, CLIENT, issuer(), claims.Asked("id", hidden=hidden))
-    assert "claim owner is … … … ?[1m, client" in caught.value.message
+    assert "claim owner is …, client" in caught.value.message
     assert claims.jti(given) == "…"
     assert claims.jti(jwt({"jti": "hunter2-hunter2"}), hidden) == "…"
 
@@ -274,7 +274,7 @@ UNASKED = "it has scope {}, which was not asked for"
                      id="more permissions"),
         pytest.param(jwt(OURS | {"roles": ["c"]}), ASKED, (), id="roles beside the granted scopes"),
         pytest.param(answer(None, ("a", "b", "metadata:read")), ASKED, (), id="what GitHub always adds"),
-        pytest.param(jwt({"scope": "a b \x1b[1m" + "z" * 200} | OURS), ASKED, (UNASKED.format("?[1m" + "z" * 96),),
+        pytest.param(jwt({"scope": "a b \x1b[1m" + "z" * 200} | OURS), ASKED, (UNASKED.format("[1m" + "z" * 96 + "…"),),
                      id="text that steers a terminal"),
     ],
 )  # fmt: skip
@@ -316,4 +316,4 @@ def test_a_remark_repeats_no_secret() -> None:
     """An issuer may echo a secret as a scope."""
     hidden = claims.Asked("id", hidden=(Secret("hunter2-hunter2"),))
     given = replace(jwt(OURS | {"scope": "hunter2-hunter2 T0KEN-T0KEN"}), access_token=Secret("T0KEN-T0KEN"))
-    assert claims.remarks(given, KEY, CLIENT, issuer(), hidden) == (UNASKED.format("… …"),)
+    assert claims.remarks(given, KEY, CLIENT, issuer(), hidden) == (UNASKED.format("…"),)

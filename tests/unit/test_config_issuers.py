@@ -26,7 +26,8 @@ def document(issuer: str = "", own: str = SECRET, profile: str = "") -> str:
 def preset_document(preset: str, profile: str) -> str:
     """Return a document with one client at an issuer of this preset, with the keys that it needs."""
     own = {"google": KEY, "github-app": f'{KEY}\ninstallation = "42"'}.get(preset, SECRET)
-    return document(f'preset = "{preset}"', own, profile)
+    text = document(f'preset = "{preset}"', own, profile)
+    return text.replace("https://i.example", "https://i.example/") if PRESETS[preset].url_ends_with_slash else text
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -271,6 +272,10 @@ def test_a_grant_goes_by_its_name_or_by_what_is_sent(grant: str) -> None:
     [
         ('assertion_ttl = "10s"', "assertion_ttl", "expected a duration between 30s and 1h, found a shorter one"),
         ('assertion_ttl = "2h"', "assertion_ttl", "expected a duration between 30s and 1h, found a longer one"),
+        ('timeout = "61s"', "timeout", "expected a duration of at most 60s, found a longer one"),
+        ('max_ttl = "25h"', "max_ttl", "expected a duration of at most 24h, found a longer one"),
+        ('extra_params = { client_x = "x" }', "extra_params.client_x", "a parameter that the broker sends itself"),
+        ('extra_params = { requested_token_type = "x" }', "extra_params.requested_token_type", "a parameter that the"),
         ('revoke_on = ["unlock"]', "revoke_on[0]", "expected revoke, lock or shutdown, found `unlock`"),
         ("quota_floor = 2", "quota_floor", "expected a number from 0 to 1, found another"),
         ("quota_floor = true", "quota_floor", "expected a number from 0 to 1, found a boolean"),
@@ -282,6 +287,27 @@ def test_a_grant_goes_by_its_name_or_by_what_is_sent(grant: str) -> None:
 def test_what_an_issuer_cannot_be_told(line: str, key: str, message: str) -> None:
     """Each is refused at its key."""
     assert f": issuers.i.{key}: {message}" in refusal(document(line)).message
+
+
+@pytest.mark.parametrize("line", ['timeout = "60s"', 'max_ttl = "24h"', 'assertion_ttl = "1h"'])
+def test_the_longest_of_each_is_taken(line: str) -> None:
+    parse(document(line))
+
+
+def test_auth0s_identifier_ends_with_a_slash() -> None:
+    """Without it no `iss` of a token and no `aud` of an assertion would be right: the hint has the right one."""
+    text = preset_document("auth0", 'audience = "a"')
+    error = refusal(text.replace("https://i.example/", "https://i.example"))
+    assert ": issuers.i.url: expected a URL that ends with `/`, found one without" in error.message
+    assert error.hint == 'write url = "https://i.example/"'
+
+
+def test_auth0_takes_no_assertion_of_more_than_five_minutes() -> None:
+    """Contract, table of issuers: Auth0 refuses longer ones."""
+    text = preset_document("auth0", 'audience = "a"')
+    assert parse(text.replace("[clients", 'assertion_ttl = "5m"\n[clients')).issuers["i"].assertion_ttl == 300
+    error = refusal(text.replace("[clients", 'assertion_ttl = "6m"\n[clients'))
+    assert ": issuers.i.assertion_ttl: expected a duration between 30s and 5m, found a longer one" in error.message
 
 
 def test_signatures_cannot_be_required_where_there_are_no_keys() -> None:

@@ -81,6 +81,13 @@ def test_an_encoding_that_changes_nothing_is_not_suggested() -> None:
     assert prove("client_secret_basic", client_secret=Secret("plain-secret_1")).other_encoding is None
 
 
+def test_basic_with_more_than_ascii_is_known() -> None:
+    """Issuers differ there, so that a refusal can name the way out."""
+    assert prove("client_secret_basic", client_secret=Secret("sécret")).beyond_ascii
+    assert prove("client_secret_basic", client_id="ü", client_secret=Secret("s")).beyond_ascii
+    assert not prove("client_secret_basic", client_secret=Secret("s%+")).beyond_ascii
+
+
 def test_raw_basic_cannot_carry_a_colon_in_the_id() -> None:
     with pytest.raises(IssuerMisconfigured, match="colon"):
         prove("client_secret_basic", client_id="a:b", client_secret=Secret("s"), basic_encoding="raw")

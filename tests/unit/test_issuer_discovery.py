@@ -131,7 +131,7 @@ async def test_without_url_the_endpoint_stands_for_the_issuer() -> None:
         pytest.param(
             Reply(200, {}, b'{"issuer":1,"issuer":2}'), IssuerMisconfigured, "no clear JSON", id="repeated key"
         ),
-        pytest.param(Reply(200, {}, b"", oversize=True), IssuerMisconfigured, "over 64 KiB", id="too large"),
+        pytest.param(Reply(200, {}, b"", oversize=True), IssuerMisconfigured, "more than 64 KiB", id="too large"),
         pytest.param(
             Reply(200, {"content-encoding": "gzip"}, b"{}"), IssuerMisconfigured, "compressed", id="compressed"
         ),

@@ -12,6 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tokenbroker.config import IssuerConfig
+from tokenbroker.config.fields import Problem
+from tokenbroker.config.issuers import extra_params
 from tokenbroker.errors import (
     CredentialRejected,
     IssuerError,
@@ -183,3 +185,20 @@ def test_another_type_than_asked_is_refused_with_both_named() -> None:
     grants.check_issued(None, wanted, attempt("token-exchange"))
     with pytest.raises(TokenMismatch, match=r"type .*:id_token, asked was .*:access_token"):
         grants.check_issued("urn:ietf:params:oauth:token-type:id_token", wanted, attempt("token-exchange"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["grant_type", "client_x", "client_secret", "scope", "actor_token_type", "requested_token_type", "assertion"],
+)
+def test_no_extra_parameter_replaces_one_of_ours(name: str) -> None:
+    """One list for the file and for the request: what loads does not fail later."""
+    with pytest.raises(Problem, match="sends itself"):
+        extra_params({name: "x"})
+    with pytest.raises(IssuerMisconfigured, match=f"may not set {name}"):
+        grants.check(Wanted(extra={name: "x"}), IssuerConfig("main"))
+
+
+def test_other_parameters_are_taken() -> None:
+    assert extra_params({"dialect": "rfc9068"}) == {"dialect": "rfc9068"}
+    grants.check(Wanted(extra={"dialect": "rfc9068"}), IssuerConfig("main"))

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tokenbroker.issuers.exchange import Attempt, Reply, scrub
+from tokenbroker.issuers.exchange import Attempt, Reply
 from tokenbroker.issuers.problems import refusal
 from tokenbroker.model import Instant
+from tokenbroker.scrub import scrub
 
 if TYPE_CHECKING:
     from tokenbroker.errors import IssuerError
@@ -100,6 +101,13 @@ REFUSED = {"error": "invalid_client"}
             'try basic_encoding = "raw" in [issuers.main], or another `auth`: the client\'s id or secret has '
             "characters that issuers decode differently",
             id="characters that are decoded differently",
+        ),
+        pytest.param(
+            {"error": "invalid_request", "error_description": "authorization header value is not properly encoded"},
+            replace(POST, auth="client_secret_basic", other_encoding="raw", beyond_ascii=True),
+            'set auth = "client_secret_post" in [clients]: the client\'s id or secret has characters beyond ASCII, '
+            "which issuers decode differently",
+            id="oidc-provider: Basic with more than ASCII",
         ),
         pytest.param(
             entra(7000215, "invalid_client"),

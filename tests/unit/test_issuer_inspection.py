@@ -180,7 +180,7 @@ async def test_a_key_id_shows_no_secret() -> None:
     await bench.look(SIGNED)
     await bench.clock.advance(1)
     served = await bench.look(jwt.encode(CLAIMS, OTHER, "ES256", {"kid": "hunter2-hunter2\x1b[1m"}))
-    assert "kid … [1m)" in served.remarks[0]
+    assert "kid …)" in served.remarks[0]
 
 
 @pytest.mark.parametrize("token", [SIGNED, FORGED, SHARED, OPAQUE, ENCRYPTED])

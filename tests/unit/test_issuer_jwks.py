@@ -176,6 +176,7 @@ async def test_a_rotation_is_noticed_but_not_asked_for_at_every_token(kid: str |
         pytest.param(Reply(404, {}, b""), id="not there"),
         pytest.param(Reply(302, {"location": "https://evil.example"}, b""), id="a redirect"),
         pytest.param(Reply(200, {}, b"", oversize=True), id="too much"),
+        pytest.param(Reply(200, {"content-encoding": "gzip"}, b"x"), id="packed"),
         pytest.param(Reply(200, {}, b"<html>"), id="a web page"),
         pytest.param(Reply(200, {}, b"{}"), id="no set"),
         pytest.param(Reply(200, {}, b'{"keys": {}}'), id="a set that is no list"),

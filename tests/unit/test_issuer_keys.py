@@ -133,10 +133,6 @@ def test_a_jwk_says_what_it_signs() -> None:
     assert key_of(json.dumps(jwk(rsa_key(), "RS256", alg="PS256"))).algorithms == ("PS256", "RS256")
 
 
-def test_google_says_where_its_assertions_go() -> None:
-    assert key_of(google()).token_uri == "https://oauth2.googleapis.com/token"
-
-
 @pytest.mark.parametrize(
     "text",
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from email.utils import formatdate
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from tokenbroker.errors import (
     IssuerThrottled,
     IssuerUnavailable,
 )
-from tokenbroker.issuers.exchange import Attempt, Reply, scrub
+from tokenbroker.issuers.exchange import Attempt, Reply
 from tokenbroker.issuers.problems import refusal, retry_after
 from tokenbroker.model import Instant, Secret
 
@@ -168,6 +169,43 @@ def test_retry_after(value: str, seconds: float | None) -> None:
     assert retry_after({"retry-after": value}, NOW) == seconds
 
 
+@pytest.mark.parametrize("ours", [NOW, NOW - 3000, NOW + 3000])
+def test_a_date_to_try_again_is_by_the_issuers_clock(ours: float) -> None:
+    """Ours may be wrong either way; without the answer's `Date` it is all there is."""
+    when = {"retry-after": formatdate(NOW + 60, usegmt=True)}
+    assert retry_after({**when, "date": formatdate(NOW, usegmt=True)}, ours) == 60
+    assert retry_after(when, NOW) == 60
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        pytest.param(b"", "refused the client: 401 with an empty answer", id="nothing"),
+        pytest.param(b"<html>", "refused the client: 401 without an OAuth error, a web page", id="a web page"),
+        pytest.param(b"no", "refused the client: 401 without an OAuth error", id="words"),
+    ],
+)
+def test_a_refusal_without_a_reason_tells_its_status(body: bytes, told: str) -> None:
+    assert judge(401, body).message.endswith(told)
+
+
+def test_a_401_refuses_the_credential_whatever_it_says_of_dpop() -> None:
+    """Contract: 401, any body. The code of RFC 9449 alone is about proofs; words are a hint."""
+    words = {"error": "invalid_client", "error_description": "no DPoP proof"}
+    error = judge(401, words)
+    assert type(error) is CredentialRejected
+    assert error.hint is not None
+    assert "dpop = true" in error.hint
+    assert "rotated" in error.hint
+    assert type(judge(400, {"error": "invalid_request", "error_description": "no DPoP proof"})) is IssuerMisconfigured
+    assert type(judge(401, {"error": "invalid_dpop_proof"})) is IssuerMisconfigured
+
+
+def test_a_byte_order_mark_is_ignored() -> None:
+    """RFC 8259 §8.1."""
+    assert "invalid_scope" in judge(400, b'\xef\xbb\xbf{"error": "invalid_scope"}').message
+
+
 def test_retry_after_reaches_the_error() -> None:
     assert judge(429, b"Too Many Requests", retry_after="60").retry_after == 60
 
@@ -213,16 +251,19 @@ def test_the_hint_says_where_to_look(attempt: Attempt, code: str, hint: str) -> 
 
 
 def test_an_errors_words_are_made_fit_to_show() -> None:
-    """The description is cut, put on one line, and loses control characters, the secret and anything like a JWT."""
-    words = "\x1b[31mbad\n secret hunter2+hunter2 and eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln " + "x" * 500
-    error = judge(
-        400,
-        {"error": "invalid_request", "error_description": words},
-        replace(POST, secrets=(Secret("hunter2+hunter2"),)),
-    )
-    assert "invalid_request ([31mbad secret … and … xxx" in error.message
+    """The description is cut, put on one line, and loses control characters and anything like a JWT."""
+    words = "\x1b[31mbad\n secret and eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln " + "x" * 500
+    error = judge(400, {"error": "invalid_request", "error_description": words})
+    assert "invalid_request ([31mbad secret and … xxx" in error.message
     assert len(error.message) < 300
     assert error.message.isprintable()
+
+
+def test_a_secret_that_is_part_of_a_registered_code_hides_no_code() -> None:
+    """Else the same refusal would be of another class; the code tells nothing of the secret."""
+    error = judge(400, {"error": "invalid_client"}, replace(POST, secrets=(Secret("client"),)))
+    assert type(error) is CredentialRejected
+    assert "invalid_client" in error.message
 
 
 def test_an_error_code_that_echoes_the_secret_is_not_shown() -> None:
@@ -241,19 +282,6 @@ def test_the_body_is_never_quoted() -> None:
     assert "boom" not in str(judge(500, b"<html>boom</html>")) + str(judge(404, b"boom"))
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        pytest.param("a  b\tc", "a b c", id="one line"),
-        pytest.param("it was two  words!", "it was …!", id="a secret with other spacing"),
-        pytest.param("\u202eevil", "evil", id="text direction cannot be turned"),
-        pytest.param("abcabcd", "……", id="longer secrets go first"),
-    ],
-)
-def test_scrub(text: str, shown: str) -> None:
-    assert scrub(text, [Secret("two words"), Secret("abc"), Secret("abcd"), Secret("")]) == shown
-
-
 CORRELATION = "fe37af96-abe7-4dc4-b99e-949bb6cc9f87"
 TRACE = "255d1aef-8c98-452f-ac51-23d051240864"
 
@@ -269,7 +297,7 @@ TRACE = "255d1aef-8c98-452f-ac51-23d051240864"
             "unauthorized_client (Invalid client or Invalid client credentials)",
             id="Keycloak: a wrong secret",
         ),
-        pytest.param(403, b"", {}, CredentialRejected, "no error code", id="glewlwyd: a wrong secret"),
+        pytest.param(403, b"", {}, CredentialRejected, "403 with an empty answer", id="glewlwyd: a wrong secret"),
         pytest.param(
             401,
             entra(
@@ -513,7 +541,7 @@ def test_an_id_that_is_not_fit_to_show_is_left_out(value: str) -> None:
 def test_words_of_other_shapes_are_scrubbed_too(member: str) -> None:
     attempt = replace(POST, secrets=(Secret("hunter2-hunter2"),))
     message = judge(400, {member: "no hunter2-hunter2 here " + "y" * 500}, attempt).message
-    assert "no … here yyy" in message
+    assert message.endswith("(…)")
     assert len(message) < 330
 
 

@@ -23,11 +23,11 @@ SOURCES = {"tokenbroker": ROOT / "broker", "tokenbroker_client": ROOT / "client"
 # Top-level modules of the broker by layer; a package such as `vaults` is a layer of its own.
 TOP_LEVEL = {
     "values": {"model", "errors", "suggest"},
-    "pure": {"allowance", "backoff", "claims", "delegation", "lifecycle", "policy", "ports"},
+    "pure": {"allowance", "backoff", "claims", "delegation", "lifecycle", "policy", "ports", "scrub"},
     "core": {
-        "access", "breaker", "broker", "cache", "control", "cooldown", "custody", "events", "exchange", "memory", "minting",
-        "otp",
-        "proofs", "sessions", "unlock", "unlocks", "revocations", "trials"},
+        "access", "breaker", "broker", "cache", "control", "cooldown", "custody", "events", "exchange", "memory",
+        "minting", "otp", "proofs", "revocations", "sessions", "trials", "unlock", "unlocks",
+    },
     "paths": {"paths"},
     "trust": {"trust"},
     "daemon": {"daemon", "desk"},
@@ -60,7 +60,8 @@ PURE = [
     "tokenbroker.issuers.assertions", "tokenbroker.issuers.keyfiles", "tokenbroker.issuers.keys",
     "tokenbroker.issuers.problems", "tokenbroker.issuers.quotas", "tokenbroker.issuers.said", "tokenbroker.allowance",
     "tokenbroker.issuers.hints",
-    "tokenbroker.backoff", "tokenbroker.breaker", "tokenbroker.issuers.response", "tokenbroker.issuers.github_answers",
+    "tokenbroker.backoff", "tokenbroker.breaker", "tokenbroker.scrub",
+    "tokenbroker.issuers.response", "tokenbroker.issuers.github_answers",
     "tokenbroker.delegation", "tokenbroker.peers.evidence",
     "tokenbroker.vaults.connect.answers", "tokenbroker.vaults.json_answer",
     "tokenbroker.vaults.op.errors", "tokenbroker.vaults.op.item", "tokenbroker.vaults.op.reference",
@@ -101,13 +102,12 @@ DRAWS_RANDOM = {
 }
 REVEALS = {
     "tokenbroker.api.public",  # the token, to the peer
-    "tokenbroker.claims",  # to strike it from a claim that repeats it
     "tokenbroker.minting",  # a client id that is kept as a secret
     "tokenbroker.issuers.authentication",  # the credential, to the issuer
     "tokenbroker.issuers.certificate",  # the client's certificate and key, to OpenSSL
     "tokenbroker.issuers.keys",  # the key, to be parsed, and the secret that signs
     "tokenbroker.issuers.dpop",  # the token, to be hashed into a proof
-    "tokenbroker.issuers.exchange",  # to strike it from what an issuer says
+    "tokenbroker.scrub",  # to strike it from what an issuer says
     "tokenbroker.issuers.inspection",  # the token, to check its signature
     "tokenbroker.issuers.grants",  # the assertion, or the token that is exchanged, to the issuer
     "tokenbroker.issuers.github_app",  # the app's JWT, or the token that is revoked, to GitHub

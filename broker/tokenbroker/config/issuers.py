@@ -121,7 +121,7 @@ def own_parameter(name: str) -> str | None:
 
     The configuration cannot say them twice, or differently.
     """
-    other = 'set `auth` and what it needs on the client' if name.startswith(_OWN_PREFIX) else None
+    other = "set `auth` and what it needs on the client" if name.startswith(_OWN_PREFIX) else None
     return _OWN_PARAMS.get(name, other)
 
 

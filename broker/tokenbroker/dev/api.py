@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from tokenbroker.dev.loopback import LOOPBACK, LoopbackServer
 from tokenbroker.dev.verifier import ANY, Expected, KeySet, Routes, Verifier
@@ -60,7 +61,7 @@ class DevApi:
                 clock=clock,
             )
             # Longer than the longest token, so that the verifier refuses it and not aiohttp.
-            await server.serve(api._app(verifier), max_field_size=2 * MAX_TOKEN, logger=_silent())
+            await server.serve(api._app(verifier), max_field_size=2 * MAX_TOKEN, logger=_discreet())
             yield api
 
     def metadata(self) -> dict[str, object]:
@@ -96,10 +97,11 @@ class DevApi:
         return web.json_response(self.metadata())
 
 
-def _silent() -> logging.Logger:
-    """Return a logger that says nothing: aiohttp logs the beginning of a malformed header, which may hold a token."""
-    logger = logging.Logger("tokenbroker.dev.api")  # noqa: LOG001  # this server's own, and nobody else's
-    logger.disabled = True
+def _discreet() -> logging.Logger:
+    """Return aiohttp's logger without what it says of malformed requests: it quotes headers, which may hold a token."""
+    logger = logging.Logger("aiohttp.server.discreet")  # noqa: LOG001  # this server's alone
+    logger.parent = logging.getLogger("aiohttp.server")
+    logger.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
     return logger
 
 

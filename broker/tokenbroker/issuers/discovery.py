@@ -16,8 +16,9 @@ from urllib.parse import urlsplit
 from tokenbroker.config.issuers import AUTHS
 from tokenbroker.errors import EndpointElsewhere, IssuerError, IssuerMisconfigured, IssuerUnavailable
 from tokenbroker.issuers.addresses import same_origin, secure
-from tokenbroker.issuers.exchange import Attempt, scrub, strict_object, web_page
+from tokenbroker.issuers.exchange import Attempt, strict_object, web_page
 from tokenbroker.issuers.problems import is_redirect, redirected, refusal
+from tokenbroker.scrub import scrub
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tokenbroker.backoff import RETRY_AFTER_CAP
 from tokenbroker.errors import IssuerMisconfigured, IssuerNeedsPerson, IssuerThrottled, IssuerUnavailable, TokenMismatch
-from tokenbroker.issuers.exchange import issuer_now, scrub, strict_object
+from tokenbroker.issuers.exchange import issuer_now, strict_object
 from tokenbroker.issuers.problems import refusal, retry_after
 from tokenbroker.issuers.response import parse
 from tokenbroker.model import Revocation
+from tokenbroker.scrub import scrub
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final
 from tokenbroker.config.issuers import own_parameter
 from tokenbroker.errors import IssuerMisconfigured, TokenMismatch
 from tokenbroker.issuers.assertions import assertion
-from tokenbroker.issuers.exchange import scrub
 from tokenbroker.issuers.keys import signing_key
 from tokenbroker.model import Grant
+from tokenbroker.scrub import scrub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

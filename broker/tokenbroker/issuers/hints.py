@@ -121,8 +121,8 @@ def _other_cause(what: str, attempt: Attempt) -> str:
 def _encoding(attempt: Attempt) -> str:
     if attempt.beyond_ascii:  # oidc-provider takes none by Basic, in either encoding
         return (
-            'set auth = "client_secret_post" in [clients]: the client\'s id or secret has characters beyond ASCII, which '
-            "issuers decode differently"
+            'set auth = "client_secret_post" in [clients]: the client\'s id or secret has characters beyond ASCII, '
+            "which issuers decode differently"
         )
     return (
         f'try basic_encoding = "{attempt.other_encoding}" in [issuers.{attempt.issuer}], or another `auth`: '
@@ -131,7 +131,7 @@ def _encoding(attempt: Attempt) -> str:
 
 
 def _may_be_bound(said: Said, attempt: Attempt) -> bool:
-    """Tell whether the issuer may miss a proof: oidc-provider says no more than `invalid_grant` (contract, RFC 9449)."""
+    """Tell whether the issuer may miss a proof: oidc-provider says no more than `invalid_grant` (contract)."""
     named = "dpop" in said.description.lower()
     return not attempt.dpop and (named or (said.code == "invalid_grant" and attempt.grant == "client_credentials"))
 

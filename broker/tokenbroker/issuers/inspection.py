@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Final
 
 from tokenbroker.errors import PASSING, IssuerError, IssuerMisconfigured, IssuerUnavailable, TokenMismatch
 from tokenbroker.issuers import compact, introspection
-from tokenbroker.issuers.exchange import scrub
 from tokenbroker.issuers.introspection import Untold
 from tokenbroker.issuers.jwks import ASK_AGAIN_AFTER, ASYMMETRIC, WITHIN, KeySet, Verdict
 from tokenbroker.issuers.response import check_begun, told_lifetime
 from tokenbroker.model import Checked
+from tokenbroker.scrub import scrub
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from tokenbroker.errors import PASSING, IssuerUnavailable
-from tokenbroker.issuers.exchange import repeats, strict_object
+from tokenbroker.issuers.exchange import strict_object
+from tokenbroker.scrub import repeats
 
 if TYPE_CHECKING:
     from tokenbroker.issuers.exchange import Attempt, Reply

@@ -24,9 +24,10 @@ from tokenbroker.errors import (
     SubjectRefused,
 )
 from tokenbroker.issuers import hints
-from tokenbroker.issuers.exchange import http_date, issuer_now, scrub, web_page
+from tokenbroker.issuers.exchange import http_date, issuer_now, web_page
 from tokenbroker.issuers.quotas import quotas, throttled_for
 from tokenbroker.issuers.said import read
+from tokenbroker.scrub import scrub
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

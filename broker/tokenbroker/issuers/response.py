@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tokenbroker.errors import IssuerMisconfigured, IssuerUnavailable, TokenMismatch
 from tokenbroker.issuers import compact
-from tokenbroker.issuers.exchange import AmbiguousJson, http_date, scrub, strict_object
+from tokenbroker.issuers.exchange import AmbiguousJson, http_date, strict_object
 from tokenbroker.issuers.problems import refusal
 from tokenbroker.model import Checked, IssuerAnswer, Secret
+from tokenbroker.scrub import scrub
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,8 +11,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from tokenbroker.issuers.exchange import scrub, strict_object
+from tokenbroker.issuers.exchange import strict_object
 from tokenbroker.model import Secret
+from tokenbroker.scrub import scrub
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -22,8 +22,9 @@ from tokenbroker import __version__
 from tokenbroker.errors import CredentialRejected, IssuerMisconfigured, IssuerUnavailable, IssuerUntrusted
 from tokenbroker.issuers.addresses import proxy_for, secure
 from tokenbroker.issuers.certificate import context
-from tokenbroker.issuers.exchange import Attempt, Reply, scrub
+from tokenbroker.issuers.exchange import Attempt, Reply
 from tokenbroker.issuers.names import Names
+from tokenbroker.scrub import scrub
 from tokenbroker.trust import trusting
 
 if TYPE_CHECKING:
@@ -110,8 +111,8 @@ class Transport:
                 return await _read(response)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             problem = (certificate and _ours_refused(error, attempt)) or self._problem(error, attempt, via, step)
-        # Not raised inside the handler: aiohttp's errors hold the request, Authorization included. Nor kept by the frame
-        # that it is raised through, which holds it too.
+        # Not raised inside the handler: aiohttp's errors hold the request, Authorization included. Nor does the frame
+        # keep it that it is raised through, and that holds the request too.
         try:
             raise problem
         finally:
