@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tokenbroker.model import Instant, Quota
 
 PATIENCE: Final = 300.0  # seconds; a quota that comes back later than this needs a person
+MOST: Final = 1000  # quotas that are remembered
 LONGEST_WAIT: Final = 3600.0  # seconds; after that an issuer is asked again, whatever it said
 
 
@@ -56,6 +57,10 @@ class Allowance:
 
     def note(self, holder: Holder, quotas: Iterable[Quota], as_of: Instant) -> None:
         """Take note of what an answer said to a request that began at `as_of`; an older one's word is not taken."""
+        if len(self._told) > MOST:
+            self.standing(as_of)
+        if len(self._told) > MOST:
+            self._told.clear()  # names that change with each answer are no buckets
         for quota in quotas:
             place = _place(holder, quota)
             before = self._told.get(place)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 MAX_BUCKETS: Final = 8
+LONGEST: Final = 24 * 3600.0  # seconds; no bucket that anybody has is longer than a day
 EPOCH: Final = 1_000_000_000  # a larger number is a time, a smaller one a number of seconds
 
 _HOLDERS: Final = {"client": "auth0-client-quota-limit", "organization": "auth0-organization-quota-limit"}
@@ -56,7 +57,7 @@ def _bucket(holder: str, text: str) -> Quota | None:
     if None in matches or "b" not in fields or not all(map(_NUMBER.fullmatch, numbers)):
         return None
     limit, remaining, resets_in = map(int, numbers)
-    return Quota(holder, fields["b"], limit, min(remaining, limit), float(resets_in))
+    return Quota(holder, fields["b"], limit, min(remaining, limit), min(float(resets_in), LONGEST))
 
 
 def _classic(headers: Mapping[str, str], now: float) -> Iterator[float]:
