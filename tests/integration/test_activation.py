@@ -284,23 +284,29 @@ import ctypes, json, os, resource, sys
 from tokenbroker.system.hardening import harden
 report = harden(platform="linux", environ=os.environ)
 dumpable = ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)
-print(json.dumps([report, dumpable, resource.getrlimit(resource.RLIMIT_CORE), os.umask(0)]), flush=True)
+import ssl
+key_log = ssl.create_default_context().keylog_filename
+print(json.dumps([report, dumpable, resource.getrlimit(resource.RLIMIT_CORE), os.umask(0), key_log]), flush=True)
 sys.stdin.read()
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux")
-def test_a_hardened_process_leaves_no_core_and_is_not_dumpable() -> None:
+def test_a_hardened_process_leaves_no_core_and_is_not_dumpable(tmp_path: Path) -> None:
     """What the report says is what the kernel says, and another process of its user cannot open its memory."""
     with subprocess.Popen(
-        [sys.executable, "-c", HARDENED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HARDENED],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "SSLKEYLOGFILE": str(tmp_path / "keys")},
     ) as process:
         assert process.stdout
-        report, dumpable, core, umask = json.loads(process.stdout.readline())
+        report, dumpable, core, umask, key_log = json.loads(process.stdout.readline())
         owner = Path(f"/proc/{process.pid}/mem").stat().st_uid
         process.send_signal(signal.SIGKILL)
     assert report == {"core_limit": "on", "umask": "on", "no_key_log": "on", "not_dumpable": "on"}
-    assert (dumpable, core, umask) == (0, [0, 0], 0o077)
+    assert (dumpable, core, umask, key_log) == (0, [0, 0], 0o077, None)
     assert owner == 0
 
 
