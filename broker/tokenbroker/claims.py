@@ -143,7 +143,7 @@ class _Check:
 
     def times(self) -> None:
         """Compare times with each other, on the issuer's clock alone: ours may be wrong (RFC 7519 §4.1.4-6)."""
-        expiry, begin, issued = (_number(self.claims.get(name)) for name in ("exp", "nbf", "iat"))
+        expiry, begin, issued = (finite(self.claims.get(name)) for name in ("exp", "nbf", "iat"))
         hint = f"see the clock and the token lifetimes of issuer `{self.issuer.name}`"
         if issued is not None and expiry is not None and expiry <= issued:
             self.refuse(f"the token's exp {expiry:.0f} is not after its iat {issued:.0f}", hint)
@@ -287,7 +287,8 @@ def _shown(value: object, hidden: Sequence[Secret] = ()) -> str:
     return scrub(str(value), hidden, SHOWN)
 
 
-def _number(value: object) -> float | None:
+def finite(value: object) -> float | None:
+    """Return a JSON number that a time can be; `None` for anything else. Some issuers write floats."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:

@@ -8,10 +8,10 @@ Rules of this file:
 
 from __future__ import annotations
 
-import math
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from tokenbroker.claims import finite
 from tokenbroker.errors import IssuerMisconfigured, IssuerUnavailable, TokenMismatch
 from tokenbroker.issuers import compact
 from tokenbroker.issuers.exchange import AmbiguousJson, http_date, strict_object
@@ -169,7 +169,7 @@ def told_lifetime(claims: Mapping[str, Any], reply: Reply, attempt: Attempt) -> 
     answer's `Date`, and by ours; of two that leave anything the one that leaves less is believed. Raises
     `IssuerUnavailable` when by all there are it has expired, if the issuer's own is among them.
     """
-    expiry, issued = _finite(claims.get("exp")), _finite(claims.get("iat"))
+    expiry, issued = finite(claims.get("exp")), finite(claims.get("iat"))
     if expiry is None:
         return None
     theirs = http_date(reply.headers.get("date", ""))
@@ -186,7 +186,7 @@ def check_begun(claims: Mapping[str, Any], reply: Reply, attempt: Attempt) -> No
     Without the answer's `Date` nothing is refused: our clock alone may be slow. Raises `TokenMismatch`.
     """
     theirs = http_date(reply.headers.get("date", ""))
-    begins = {name: begin for name in ("iat", "nbf") if (begin := _finite(claims.get(name))) is not None}
+    begins = {name: begin for name in ("iat", "nbf") if (begin := finite(claims.get(name))) is not None}
     if theirs is None or not begins:
         return
     name = max(begins, key=begins.__getitem__)
@@ -201,18 +201,8 @@ def check_begun(claims: Mapping[str, Any], reply: Reply, attempt: Attempt) -> No
 def _seconds(value: Any) -> float | None:
     if isinstance(value, str) and _DIGITS.fullmatch(value):
         value = int(value)
-    number = _finite(value)
+    number = finite(value)
     return None if number is None else _at_least_one(number)
-
-
-def _finite(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
 
 
 def _at_least_one(seconds: float) -> float | None:
