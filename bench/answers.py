@@ -18,7 +18,7 @@ from tokenbroker.errors import (
     IssuerUnavailable,
     TokenMismatch,
 )
-from tokenbroker.issuers.token_endpoint import warm
+from tokenbroker.issuers.connections import warm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,7 +17,8 @@ from tokenbroker.broker import WAIT_BUDGET
 from tokenbroker.config import Config, IssuerConfig
 from tokenbroker.errors import BrokerError
 from tokenbroker.exchange import Exchange
-from tokenbroker.issuers.token_endpoint import TokenEndpoint, warm
+from tokenbroker.issuers.connections import warm
+from tokenbroker.issuers.token_endpoint import TokenEndpoint
 from tokenbroker.policy import key_for
 from tokenbroker.system.clock import SystemClock
 from tokenbroker.unlock import Unlock

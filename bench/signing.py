@@ -29,7 +29,8 @@ from bench.watched import TICK, Ticks
 from tests.standins.fault_issuer import FaultIssuer, answer
 from tests.standins.private_ca import PrivateCa
 from tokenbroker.config import IssuerConfig
-from tokenbroker.issuers.token_endpoint import TokenEndpoint, warm
+from tokenbroker.issuers.connections import warm
+from tokenbroker.issuers.token_endpoint import TokenEndpoint
 from tokenbroker.model import Checked, Credentials, IssuerAnswer, Secret
 from tokenbroker.system.clock import SystemClock
 
