@@ -10,7 +10,6 @@ from tokenbroker.model import Instant
 
 EPOCH = 1_800_000_000.0
 TURNS = 50  # turns of the loop that let everything which can run do so
-IDLE = 3  # turns in which nobody but the onlooker ran, after which the loop is settled
 
 
 class FakeClock:
@@ -67,9 +66,7 @@ class FakeClock:
 async def settle() -> None:
     """Let every task run until it waits for something that is not there yet."""
     ready = asyncio.get_running_loop()._ready  # type: ignore[attr-defined]  # asyncio does not tell otherwise
-    idle = 0
     for _ in range(TURNS):
         await asyncio.sleep(0)
-        idle = 0 if ready else idle + 1
-        if idle == IDLE:
+        if not ready:
             return

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
+from tests.no_tls import NO_TLS
 from tests.standins.connect_server import TOKEN, ConnectServer, status
 from tests.standins.prism import Prism, with_base_in_paths
 from tokenbroker.config import VaultConfig
@@ -116,7 +117,9 @@ async def test_a_request_that_is_not_as_the_document_says_is_caught(
     import httpx  # noqa: PLC0415  # for this one
 
     before = len(server.requests)
-    async with httpx.AsyncClient(headers={"Authorization": f"Bearer {TOKEN}"}, trust_env=False) as client:
+    async with httpx.AsyncClient(
+        headers={"Authorization": f"Bearer {TOKEN}"}, trust_env=False, verify=NO_TLS
+    ) as client:
         short = await client.get(f"{prism.url}/v1/vaults/short/items")
         unknown = await client.get(f"{prism.url}/vaults")
         unsigned = await client.get(f"{prism.url}/v1/vaults", headers={"Authorization": ""})

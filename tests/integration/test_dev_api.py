@@ -16,6 +16,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from tests.no_tls import NO_TLS
 from tokenbroker.dev.api import DevApi
 from tokenbroker.dev.authorization import DevClient
 from tokenbroker.dev.issuer import DevIssuer, Fault, SigningKey
@@ -68,7 +69,7 @@ class Scene:
 @pytest.fixture
 async def scene() -> AsyncIterator[Scene]:
     async with AsyncExitStack() as stack:
-        http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
+        http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False, verify=NO_TLS))
         yield await Scene(http).start(stack)
 
 

@@ -14,6 +14,7 @@ import jwt
 import pytest
 from authlib.oauth2.rfc8414 import AuthorizationServerMetadata
 
+from tests.no_tls import NO_TLS
 from tokenbroker.dev.authorization import DevClient
 from tokenbroker.dev.issuer import DevIssuer, Fault
 from tokenbroker.dev.loopback import MARK
@@ -35,7 +36,7 @@ async def issuer() -> AsyncIterator[DevIssuer]:
 
 @pytest.fixture
 async def http() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as http:
         yield http
 
 

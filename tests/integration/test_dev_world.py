@@ -7,6 +7,7 @@ import sys
 import httpx
 import pytest
 
+from tests.no_tls import NO_TLS
 from tokenbroker.dev.world import DevWorld
 from tokenbroker.errors import ConfigError
 from tokenbroker.model import AgentType, SecretRef
@@ -33,7 +34,7 @@ async def test_every_name_in_the_configuration_is_defined() -> None:
 )
 async def test_the_secrets_open_what_the_client_may_have(client: str, path: str, status: int) -> None:
     """Each client gets a token with its secrets from the vault, and the API takes it where it reaches."""
-    async with DevWorld.start(lifetime=5) as world, httpx.AsyncClient(trust_env=False) as http:
+    async with DevWorld.start(lifetime=5) as world, httpx.AsyncClient(trust_env=False, verify=NO_TLS) as http:
         config = world.config.clients[client]
         assert isinstance(config.client_id, SecretRef)
         assert config.client_secret is not None
@@ -51,7 +52,7 @@ async def test_the_secrets_open_what_the_client_may_have(client: str, path: str,
 
 async def test_the_api_opens_billing_to_the_interactive_client_alone() -> None:
     """Whatever scopes the issuer puts into the other one's token."""
-    async with DevWorld.start() as world, httpx.AsyncClient(trust_env=False) as http:
+    async with DevWorld.start() as world, httpx.AsyncClient(trust_env=False, verify=NO_TLS) as http:
         for agent_type, status in (("interactive", 200), ("autonomous", 403)):
             ref = world.config.clients[f"dev-{agent_type}"].client_id
             assert isinstance(ref, SecretRef)

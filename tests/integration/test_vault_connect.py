@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.no_tls import NO_TLS
 from tests.standins import connect_server
 from tests.standins.connect_server import TOKEN, ConnectServer, status, text
 from tests.standins.private_ca import PrivateCa
@@ -761,7 +762,9 @@ async def test_the_stand_in_understands_eq_filters_alone(
     import httpx  # noqa: PLC0415  # for this one
 
     server.add_item(agents, 'say "x" & #1')
-    async with httpx.AsyncClient(headers={"Authorization": f"Bearer {TOKEN}"}, trust_env=False) as client:
+    async with httpx.AsyncClient(
+        headers={"Authorization": f"Bearer {TOKEN}"}, trust_env=False, verify=NO_TLS
+    ) as client:
         answer = await client.get(f"{server.url}/v1/vaults/{agents}/items", params={"filter": asked})
     assert answer.status_code == code
     assert titles is None or [one["title"] for one in answer.json()] == titles

@@ -32,7 +32,7 @@ LEAVES = (
 ANYTHING = st.recursive(
     LEAVES,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=8),
-    max_leaves=25,
+    max_leaves=8,
 )
 THINGS = st.fixed_dictionaries(
     {}, optional={"id": st.just(ID) | ANYTHING} | {key: ANYTHING for key in KEYS if key != "id"}

@@ -269,7 +269,7 @@ def test_only_both_ends_of_a_long_complaint_are_judged() -> None:
 )  # fmt: skip
 def test_no_complaint_takes_long_to_judge(text: str) -> None:
     """The loop stands still meanwhile; measured: 1 to 15 ms."""
-    done = Completed(1, stderr=(text * (16 << 20))[: 16 << 20].encode())
+    done = Completed(1, stderr=(text.encode() * ((16 << 20) // len(text) + 1))[: 16 << 20])
     for words in (APP, service_account_words("systemd://op")):
         began = time.thread_time()
         with contextlib.suppress(VaultError):

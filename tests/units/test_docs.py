@@ -68,9 +68,19 @@ def documents() -> list[ParameterSet]:
     return [pytest.param(path, id=str(path.relative_to(ROOT))) for path in DOCUMENTS]
 
 
+@cache
 def help_of(program: str) -> str:
     done = subprocess.run([BIN / program, "--help"], capture_output=True, text=True, check=True)
     return done.stdout
+
+
+@cache
+def help_of_all() -> str:
+    """Return what `broker-token` and every verb of `broker` say of themselves."""
+    return help_of("broker-token") + "".join(
+        sub.format_help()
+        for sub in parser()._subparsers._group_actions[0].choices.values()  # type: ignore[union-attr]  # argparse has no public way to its verbs
+    )
 
 
 @pytest.mark.parametrize("name", ["README.md", "client/README.md"])
@@ -163,13 +173,9 @@ def test_commands_that_are_named_exist(path: Path) -> None:
         assert find_spec(f"tokenbroker.cli.{_MODULES[verb]}"), (
             f"`broker {verb}` belongs on the list of what is not there yet"
         )
-    known = help_of("broker-token") + "".join(
-        sub.format_help()
-        for sub in parser()._subparsers._group_actions[0].choices.values()  # type: ignore[union-attr]  # argparse has no public way to its verbs
-    )
     for command in re.findall(r"(?<![\w/-])broker(?:-token)? [^|&;\n]*", code):
         for option in re.findall(r"(?<=\s)--[a-z-]+", command.partition("#")[0]):
-            assert option in known, command
+            assert option in help_of_all(), command
 
 
 def anchors(path: Path) -> set[str]:
