@@ -98,7 +98,7 @@ def _authenticate(credentials: Credentials, occasion: Occasion, grant: str) -> P
     match credentials.auth:
         case "client_secret_post":
             secret = needed(credentials.client_secret, "client_secret", credentials, config)
-            return Proof(form=(*named, ("client_secret", secret.reveal())), secrets=_spellings(secret))
+            return Proof(form=(*named, ("client_secret", secret.reveal())), secrets=(secret,))
         case "client_secret_basic":
             return _basic(credentials, needed(credentials.client_secret, "client_secret", credentials, config), config)
         case "private_key_jwt":
@@ -130,7 +130,7 @@ def _basic(credentials: Credentials, secret: Secret, config: IssuerConfig) -> Pr
     header = base64.b64encode(":".join(plain if raw else encoded).encode()).decode()
     return Proof(
         headers={"Authorization": f"Basic {header}"},
-        secrets=(*_spellings(secret), Secret(header)),
+        secrets=(secret, Secret(header)),
         other_encoding=_OTHER[credentials.basic_encoding] if plain != encoded else None,
         beyond_ascii=not "".join(plain).isascii(),
     )
@@ -145,10 +145,5 @@ def _asserted(credentials: Credentials, key: SigningKey, occasion: Occasion) -> 
         ("client_assertion_type", ASSERTION_TYPE),
         ("client_assertion", signed.reveal()),
     )
-    hidden = () if credentials.client_secret is None else _spellings(credentials.client_secret)
+    hidden = () if credentials.client_secret is None else (credentials.client_secret,)
     return Proof(form=form, secrets=(signed, *hidden))
-
-
-def _spellings(secret: Secret) -> tuple[Secret, ...]:
-    """Return the secret as it stands and as it is written in a form."""
-    return (secret, Secret(quote_plus(secret.reveal())))
